@@ -1,0 +1,116 @@
+# Everything but the nginx module needs only this file; the module is built by
+# nginx's own configure script, from ./config.
+#
+#   make                tailnetd, tailnetctl, the module and the test programs
+#   make check          layers, unit tests, then t/ with prove
+#   make SAN=1 ...      the same with ASan and UBSan, in build-san/
+#   make CC=clang ...   the same with clang, in build-clang/
+
+CC     ?= gcc
+ifeq ($(origin CC),default)
+CC     := gcc
+endif
+SAN    ?=
+NGINX  ?= /usr/sbin/nginx
+NGINX_SRC ?= /usr/share/nginx/src
+
+B      ?= build$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-san)
+P      := ngx_tailnet_module
+
+WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
+          -Wmissing-prototypes -Wvla -Wwrite-strings -Wpointer-arith -Wundef
+SANFLAGS := $(if $(SAN),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=all \
+          -fno-omit-frame-pointer -DTN_SANITIZE)
+HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIE
+CFLAGS ?= -O2 -g
+ALL_CFLAGS := -std=c11 -D_GNU_SOURCE $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS)
+LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
+
+CORE     := $(wildcard $(P)/core/*.c)
+TAILNETD := $(wildcard $(P)/tailnetd/*.c $(P)/tailnetd/*/*.c)
+CLI      := $(wildcard $(P)/cli/*.c)
+LIBS     := -luv -ljansson -lsodium -lcrypto -lseccomp
+
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+
+# V=1 shows the commands.
+$(if $(V),,.SILENT:)
+
+.PHONY: list-unit all tailnetd tailnetctl module tests layers unit check clean install
+all: tailnetd tailnetctl module tests
+tailnetd: $(B)/tailnetd
+tailnetctl: $(B)/tailnetctl
+module: $(B)/ngx_tailnet_module.so
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/tailnetd: $(call obj,$(CORE) $(TAILNETD))
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
+# tailnetctl needs of tailnetd only what makes and reads keys.
+CTL_SHARED := $(P)/tailnetd/crypto/noise.c $(P)/tailnetd/engine/keytext.c
+$(B)/tailnetctl: $(call obj,$(CORE) $(CLI) $(CTL_SHARED))
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ -ljansson -lsodium -lcrypto
+
+# ---- the module ----
+MODULE_SRC := $(CORE) $(wildcard $(P)/core/*.h $(P)/nginx/* $(P)/http/*) config
+NGINX_TREE := $(B)/nginx
+$(B)/ngx_tailnet_module.so: $(NGINX_TREE)/objs/Makefile $(MODULE_SRC)
+	$(MAKE) $(if $(V),,-s) -C $(NGINX_TREE) -f objs/Makefile objs/ngx_tailnet_module.so
+	cp $(NGINX_TREE)/objs/ngx_tailnet_module.so $@
+
+$(NGINX_TREE)/objs/Makefile: config tests/lib/configure-module \
+    $(wildcard $(P)/nginx/*.c $(P)/http/*.c)
+	CC="$(CC)" SAN="$(SAN)" tests/lib/configure-module \
+	    $(NGINX) $(NGINX_SRC) $(NGINX_TREE)
+
+# ---- tests ----
+# A unit test names the sources and libraries it links at its top:
+#   /* links: core/tn_addr.c */   /* libs: -lsodium */
+UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+links = $(shell sed -n 's,^/\* links: \(.*\) \*/,\1,p' tests/unit/$(1).c)
+libs  = $(shell sed -n 's,^/\* libs: \(.*\) \*/,\1,p' tests/unit/$(1).c)
+define unit_rule
+$(B)/tests/$(1): $(B)/tests/unit/$(1).o $$(call obj,$$(addprefix $(P)/,$(call links,$(1))))
+	@mkdir -p $$(@D)
+	$(CC) $(LDFLAGS_ALL) -o $$@ $$^ -lcmocka $(call libs,$(1))
+endef
+$(foreach t,$(UNIT),$(eval $(call unit_rule,$(t))))
+
+LIBPROGS := $(patsubst tests/lib/%.c,$(B)/tests/%,$(wildcard tests/lib/*.c))
+$(LIBPROGS): $(B)/tests/%: tests/lib/%.c $(wildcard tests/lib/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS_ALL) -o $@ $<
+
+# The peers are always built alike: they are not ours to test.
+$(B)/tests/wgpeer: $(wildcard tests/peers/wgpeer/*.go tests/peers/go.*)
+	@mkdir -p $(@D)
+	cd tests/peers && go build -o $(abspath $@) ./wgpeer
+
+tests: $(addprefix $(B)/tests/,$(UNIT)) $(LIBPROGS) $(B)/tests/wgpeer
+
+layers:
+	tests/lib/layers
+
+list-unit:
+	@echo $(addprefix $(B)/tests/,$(UNIT))
+
+unit: $(addprefix $(B)/tests/,$(UNIT))
+	prove --exec '' $(addprefix $(B)/tests/,$(UNIT))
+
+check: layers all unit
+	TAILNET_BUILD=$(abspath $(B)) prove t/
+
+clean:
+	rm -rf build build-*
+
+PREFIX ?= /usr
+install: tailnetd tailnetctl module
+	install -D $(B)/tailnetd $(DESTDIR)$(PREFIX)/sbin/tailnetd
+	install -D $(B)/tailnetctl $(DESTDIR)$(PREFIX)/bin/tailnetctl
+	install -D -m 644 $(B)/ngx_tailnet_module.so \
+	    $(DESTDIR)$(PREFIX)/lib/nginx/modules/ngx_tailnet_module.so
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
