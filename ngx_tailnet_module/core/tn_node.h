@@ -1,0 +1,82 @@
+/*
+ * tn_node.h: the node table, one grammar for nginx.conf and "tailnetd -c".
+ *
+ *   tailnet_node NAME {
+ *       netmap       FILE;
+ *       private_key  file:PATH | PATH;
+ *       preshared_keys PATH;
+ *       port         41641;
+ *       mtu          1280;
+ *   }
+ *
+ * nginx reads its own blocks with ngx_conf_parse() and calls tn_node_set() for
+ * each line, so that a mistake has nginx's file and line; tn_node_write() then
+ * makes the text that travels to tailnetd, which reads it, like a file of
+ * "tailnetd -c", with tn_node_parse().
+ */
+#ifndef TN_NODE_H
+#define TN_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TN_NODE_NAME_MAX 63 /* [a-z0-9-], a DNS label */
+#define TN_NODE_PATH_MAX 1023
+#define TN_NODES_MAX     64
+#define TN_TABLE_MAX     65536 /* bytes of a table's text */
+#define TN_ERR_MAX       512
+
+#define TN_MTU_DEFAULT 1280
+#define TN_MTU_MIN     1280
+#define TN_MTU_MAX     9000
+
+struct tn_node {
+    char name[TN_NODE_NAME_MAX + 1];
+    char netmap[TN_NODE_PATH_MAX + 1];         /* absolute */
+    char private_key[TN_NODE_PATH_MAX + 1];    /* absolute, "file:" cut */
+    char preshared_keys[TN_NODE_PATH_MAX + 1]; /* "" : none */
+    uint16_t port;  /* UDP; 0: any, kept over engine restarts */
+    uint16_t mtu;   /* of mesh0 */
+    uint32_t given; /* options set so far, for tn_node_set() only */
+};
+
+/* True for a node name: one DNS label in lower case (RFC 1123 section 2.1). */
+bool tn_node_name_valid(const char *name, size_t len);
+
+/* tn_node_init(n, name, len, err): defaults and the name.  Returns 0, or -1
+ * and a sentence in ${err}. */
+int tn_node_init(
+    struct tn_node *n, const char *name, size_t len, char err[TN_ERR_MAX]);
+
+/*
+ * tn_node_set(n, argv, argc, prefix, err): one option, argv[0] its name.  A
+ * relative path is put behind ${prefix} ("" or absolute and ending in "/").
+ * Refuses unknown options, wrong counts, a second value, and paths that are
+ * not absolute then.  Returns 0, or -1 and a sentence that names the option.
+ */
+int tn_node_set(struct tn_node *n, const char *const argv[], size_t argc,
+    const char *prefix, char err[TN_ERR_MAX]);
+
+/*
+ * tn_node_check(nodes, n, err): what one block alone cannot know: every node
+ * has netmap and private_key; no two share a name, a private_key or a
+ * port other than 0.  Returns the index of the node at fault, or -1: all well.
+ */
+int tn_node_check(const struct tn_node *nodes, size_t n, char err[TN_ERR_MAX]);
+
+/*
+ * tn_node_parse(text, len, prefix, nodes, max, err, line): a whole table:
+ * blocks as above, "#" comments, quotes and backslashes as nginx has them.
+ * Returns the number of nodes (checked), or -1, a sentence in ${err} and the
+ * line in ${*line}.
+ */
+int tn_node_parse(const char *text, size_t len, const char *prefix,
+    struct tn_node *nodes, size_t max, char err[TN_ERR_MAX], unsigned *line);
+
+/* Text of a table for tn_node_parse(), no NUL; returns its length, or 0: more
+ * than ${size}.  An empty table is one newline. */
+size_t tn_node_write(
+    const struct tn_node *nodes, size_t n, char *buf, size_t size);
+
+#endif
