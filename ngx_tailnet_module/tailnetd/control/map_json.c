@@ -1,0 +1,216 @@
+/*
+ * map_json.c: a whole MapResponse.
+ *
+ * Theory of operation: jansson checks the syntax and builds a tree; the parts
+ * (map_json_node.c, map_json_rule.c) fill a netmap from it, front to back, and
+ * stop at the first mistake; map_json_claim.c then compares the nodes with each
+ * other.  A netmap is handed out only when all of that went well.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "map_json_claim.h"
+#include "map_json_node.h"
+#include "map_json_rule.h"
+
+static int
+parse_self(const struct map_json_cursor *doc, struct netmap *nm)
+{
+    struct map_json_cursor m = map_json_member(doc, "Node");
+
+    if (m.json == NULL) {
+        nm->self.online = true;
+        nm->self.stable_id = map_json_copy("", 0);
+        nm->self.name = map_json_copy("", 0);
+        return nm->self.stable_id == NULL || nm->self.name == NULL
+                   ? map_json_no_memory(doc->err)
+                   : 0;
+    }
+    return map_json_node(&m, false, &nm->self);
+}
+
+static int
+parse_peers(const struct map_json_cursor *doc, struct netmap *nm)
+{
+    struct map_json_cursor m = map_json_member(doc, "Peers"), e;
+    size_t i, n;
+
+    if (map_json_list(&m, NETMAP_MAX_PEERS, "NETMAP_MAX_PEERS", &n) != 0) {
+        return -1;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    nm->peers = calloc(n, sizeof(nm->peers[0]));
+    if (nm->peers == NULL) {
+        return map_json_no_memory(doc->err);
+    }
+    for (i = 0; i < n; i++) {
+        nm->npeers++;
+        e = map_json_element(&m, i);
+        if (map_json_node(&e, true, &nm->peers[i]) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A user and where it came from, to sort by ID and place. */
+struct profile {
+    struct netmap_user user;
+    size_t index;
+};
+
+static int
+by_id(const void *a, const void *b)
+{
+    const struct profile *x = a, *y = b;
+
+    if (x->user.id != y->user.id) {
+        return x->user.id < y->user.id ? -1 : 1;
+    }
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+/* Profiles are merged by ID: of two, the later one counts. */
+static void
+merge_users(const struct map_json_cursor *m, struct profile *list, size_t n,
+    struct netmap *nm)
+{
+    struct map_json_cursor e;
+    size_t i;
+
+    qsort(list, n, sizeof(list[0]), by_id);
+    for (i = 0; i < n; i++) {
+        if (i + 1 < n && list[i].user.id == list[i + 1].user.id) {
+            e = map_json_element(m, list[i].index);
+            map_json_warn(&e,
+                "the same user as UserProfiles[%zu], which counts",
+                list[i + 1].index);
+            free(list[i].user.login);
+            free(list[i].user.name);
+            free(list[i].user.pic);
+            continue;
+        }
+        nm->users[nm->nusers++] = list[i].user;
+    }
+}
+
+static int
+parse_users(const struct map_json_cursor *doc, struct netmap *nm)
+{
+    struct map_json_cursor m = map_json_member(doc, "UserProfiles"), e;
+    struct profile *list;
+    size_t i, n;
+    int rc = 0;
+
+    if (map_json_list(&m, NETMAP_MAX_USERS, "NETMAP_MAX_USERS", &n) != 0) {
+        return -1;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    list = calloc(n, sizeof(list[0]));
+    nm->users = calloc(n, sizeof(nm->users[0]));
+    if (list == NULL || nm->users == NULL) {
+        free(list);
+        return map_json_no_memory(doc->err);
+    }
+    for (i = 0; i < n && rc == 0; i++) {
+        e = map_json_element(&m, i);
+        list[i].index = i;
+        rc = map_json_user(&e, &list[i].user);
+    }
+    if (rc == 0) {
+        merge_users(&m, list, n, nm);
+    } else {
+        for (; nm->nusers < i; nm->nusers++) { /* for netmap_free() */
+            nm->users[nm->nusers] = list[nm->nusers].user;
+        }
+    }
+    free(list);
+    return rc;
+}
+
+static int
+parse_document(const struct map_json_cursor *doc, struct netmap *nm)
+{
+    struct map_json_cursor domain = map_json_member(doc, "Domain");
+
+    return map_json_object(doc) != 0 || parse_self(doc, nm) != 0 ||
+                   parse_peers(doc, nm) != 0 || parse_users(doc, nm) != 0 ||
+                   map_json_string(&domain, &nm->domain) != 0 ||
+                   map_json_rules(doc, nm) != 0 || map_json_claims(doc, nm) != 0
+               ? -1
+               : 0;
+}
+
+/*
+ * jansson calls it a mistake of syntax when memory runs out in the middle of a
+ * token: its allocator is watched while it reads.  It has one for all threads,
+ * so only one thread may parse at a time.
+ */
+static json_malloc_t watched_malloc;
+static bool watched_failed;
+
+static void *
+watch_malloc(size_t size)
+{
+    void *p = watched_malloc(size);
+
+    watched_failed = watched_failed || p == NULL;
+    return p;
+}
+
+static json_t *
+load(const char *text, size_t len, struct map_json_error *err)
+{
+    json_free_t old_free;
+    json_error_t e = {0};
+    json_t *root;
+
+    json_get_alloc_funcs(&watched_malloc, &old_free);
+    watched_failed = false;
+    json_set_alloc_funcs(watch_malloc, old_free);
+    root = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
+    json_set_alloc_funcs(watched_malloc, old_free);
+    if (root == NULL && watched_failed) {
+        map_json_no_memory(err);
+    } else if (root == NULL) {
+        err->line = e.line < 1 ? 1 : e.line;
+        err->column = e.column;
+        snprintf(err->text, sizeof(err->text), "line %d, column %d: %s",
+            err->line, err->column, e.text);
+    }
+    return root;
+}
+
+struct netmap *
+map_json_parse(const char *text, size_t len, struct map_json_error *err)
+{
+    struct map_json_cursor doc = {.err = err};
+    struct netmap *nm;
+    json_t *root;
+
+    memset(err, 0, sizeof(*err));
+    if (len > MAP_JSON_MAX_TEXT) {
+        map_json_fail(&doc, "%zu bytes, more than MAP_JSON_MAX_TEXT (%u)", len,
+            MAP_JSON_MAX_TEXT);
+        return NULL;
+    }
+    root = load(text, len, err);
+    if (root == NULL) {
+        return NULL;
+    }
+    doc.json = root;
+    nm = calloc(1, sizeof(*nm));
+    if (nm == NULL) {
+        map_json_no_memory(err);
+    } else if (parse_document(&doc, nm) != 0) {
+        netmap_free(nm);
+        nm = NULL;
+    }
+    json_decref(root);
+    return nm;
+}

@@ -1,0 +1,369 @@
+/*
+ * map_json_node.c: nodes and users, normalised.
+ */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../engine/keytext.h"
+#include "map_json_node.h"
+
+/* ---- scalar fields ---- */
+
+static int
+parse_id(const struct map_json_cursor *c, const char *name, int64_t *id)
+{
+    struct map_json_cursor m = map_json_member(c, name);
+
+    return map_json_int(&m, id);
+}
+
+static int
+parse_flag(const struct map_json_cursor *c, const char *name, bool *flag)
+{
+    struct map_json_cursor m = map_json_member(c, name);
+
+    return map_json_bool(&m, flag);
+}
+
+static int
+parse_string(const struct map_json_cursor *c, const char *name, char **s)
+{
+    struct map_json_cursor m = map_json_member(c, name);
+
+    return map_json_string(&m, s);
+}
+
+/* A zero key is how Go writes one that is not there. */
+static int
+parse_key(const struct map_json_cursor *c, bool peer, struct netmap_node *node)
+{
+    static const uint8_t none[32];
+    struct map_json_cursor m = map_json_member(c, "Key");
+    const char *s = NULL;
+    size_t len = 0;
+
+    if (map_json_text(&m, &s, &len) != 0) {
+        return -1;
+    }
+    if (s == NULL ? peer
+                  : keytext_prefixed(node->key, "nodekey:", s, len) != 0) {
+        return map_json_fail(
+            &m, "\"nodekey:\" and 64 hexadecimal digits expected");
+    }
+    node->has_key = s != NULL && memcmp(node->key, none, sizeof(none)) != 0;
+    if (peer && !node->has_key) {
+        return map_json_fail(&m, "the key is zero");
+    }
+    return 0;
+}
+
+/* FQDN: final dot cut, lower case. */
+static int
+parse_name(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    size_t len;
+    char *s;
+
+    if (parse_string(c, "Name", &node->name) != 0) {
+        return -1;
+    }
+    for (s = node->name; *s != '\0'; s++) {
+        *s = (char)tolower((unsigned char)*s);
+    }
+    len = (size_t)(s - node->name);
+    if (len > 0 && node->name[len - 1] == '.') {
+        node->name[len - 1] = '\0';
+    }
+    return 0;
+}
+
+/* ---- addresses ---- */
+
+static int
+parse_prefixes(
+    const struct map_json_cursor *m, struct tn_prefix **out, unsigned *nout)
+{
+    char shown[MAP_JSON_SHOWN];
+    struct map_json_cursor e;
+    const char *s;
+    size_t i, n, len;
+
+    if (map_json_list(m, NETMAP_MAX_ADDRS, "NETMAP_MAX_ADDRS", &n) != 0) {
+        return -1;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    *out = calloc(n, sizeof((*out)[0]));
+    if (*out == NULL) {
+        return map_json_no_memory(m->err);
+    }
+    for (i = 0; i < n; i++) {
+        e = map_json_element(m, i);
+        s = "";
+        len = 0;
+        if (map_json_text(&e, &s, &len) != 0) {
+            return -1;
+        }
+        if (tn_prefix_parse(&(*out)[i], s, len) != 0) {
+            return map_json_fail(&e,
+                "%s is neither an address nor a prefix without host bits",
+                map_json_show(shown, s, len));
+        }
+        *nout = (unsigned)i + 1;
+    }
+    return 0;
+}
+
+static int
+parse_addresses(
+    const struct map_json_cursor *c, bool peer, struct netmap_node *node)
+{
+    struct map_json_cursor addresses = map_json_member(c, "Addresses"),
+                           allowed = map_json_member(c, "AllowedIPs");
+
+    if (parse_prefixes(&addresses, &node->addresses, &node->naddresses) != 0) {
+        return -1;
+    }
+    if (peer && node->naddresses == 0) {
+        return map_json_fail(&addresses, "at least one address expected");
+    }
+    if (parse_prefixes(&allowed, &node->allowed_ips, &node->nallowed_ips) !=
+        0) {
+        return -1;
+    }
+    if (allowed.json != NULL && !node->unsigned_peerapi_only) {
+        return 0;
+    }
+    free(node->allowed_ips);
+    node->allowed_ips = NULL;
+    node->nallowed_ips = 0;
+    if (node->naddresses == 0) {
+        return 0;
+    }
+    node->allowed_ips = calloc(node->naddresses, sizeof(node->addresses[0]));
+    if (node->allowed_ips == NULL) {
+        return map_json_no_memory(c->err);
+    }
+    memcpy(node->allowed_ips, node->addresses,
+        node->naddresses * sizeof(node->addresses[0]));
+    node->nallowed_ips = node->naddresses;
+    return 0;
+}
+
+/* Well-formed, but nothing that this node could send to: a peer announces
+ * what its own interfaces have. */
+static bool
+is_unusable(const char *s, size_t len)
+{
+    return memchr(s, '%', len) != NULL ||
+           (len >= 2 && memcmp(s + len - 2, ":0", 2) == 0);
+}
+
+static int
+parse_endpoints(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    struct map_json_cursor m = map_json_member(c, "Endpoints"), e;
+    char shown[MAP_JSON_SHOWN];
+    const char *s;
+    size_t i, n, len;
+
+    if (map_json_list(&m, NETMAP_MAX_ADDRS, "NETMAP_MAX_ADDRS", &n) != 0) {
+        return -1;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    node->endpoints = calloc(n, sizeof(node->endpoints[0]));
+    if (node->endpoints == NULL) {
+        return map_json_no_memory(c->err);
+    }
+    for (i = 0; i < n; i++) {
+        e = map_json_element(&m, i);
+        s = "";
+        len = 0;
+        if (map_json_text(&e, &s, &len) != 0) {
+            return -1;
+        }
+        if (tn_endpoint_parse(&node->endpoints[node->nendpoints], s, len) ==
+            0) {
+            node->nendpoints++;
+        } else if (is_unusable(s, len)) {
+            map_json_warn(&e, "%s has a zone or port 0: left out",
+                map_json_show(shown, s, len));
+        } else {
+            return map_json_fail(
+                &e, "%s is not ADDRESS:PORT", map_json_show(shown, s, len));
+        }
+    }
+    return 0;
+}
+
+/* ---- names ---- */
+
+static int
+parse_tags(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    struct map_json_cursor m = map_json_member(c, "Tags"), e;
+    char shown[MAP_JSON_SHOWN];
+    size_t i, n;
+
+    if (map_json_list(&m, NETMAP_MAX_TAGS, "NETMAP_MAX_TAGS", &n) != 0) {
+        return -1;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    node->tags = calloc(n, sizeof(node->tags[0]));
+    if (node->tags == NULL) {
+        return map_json_no_memory(c->err);
+    }
+    for (i = 0; i < n; i++) {
+        e = map_json_element(&m, i);
+        if (map_json_string(&e, &node->tags[i]) != 0) {
+            return -1;
+        }
+        node->ntags++;
+        if (strncmp(node->tags[i], "tag:", 4) != 0 ||
+            node->tags[i][4] == '\0') {
+            return map_json_fail(&e, "%s is not \"tag:\" and a name",
+                map_json_show(shown, node->tags[i], strlen(node->tags[i])));
+        }
+    }
+    node->ntags = (unsigned)map_json_unique(node->tags, node->ntags);
+    return 0;
+}
+
+static int
+add_cap(const struct map_json_cursor *e, struct netmap_node *node,
+    const char *name, size_t len)
+{
+    char *copy;
+
+    if (len > NETMAP_MAX_STRING) {
+        return map_json_fail(
+            e, "longer than NETMAP_MAX_STRING (%d bytes)", NETMAP_MAX_STRING);
+    }
+    copy = map_json_copy(name, len);
+    if (copy == NULL) {
+        return map_json_no_memory(e->err);
+    }
+    node->caps[node->ncaps++] = copy;
+    return 0;
+}
+
+/* Names of CapMap, and of the list that was there before it. */
+static int
+parse_caps(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    struct map_json_cursor map = map_json_member(c, "CapMap"),
+                           list = map_json_member(c, "Capabilities"), e;
+    const char *name;
+    size_t i, n, total, len;
+    json_t *value;
+
+    if (map_json_object(&map) != 0 ||
+        map_json_list(&list, NETMAP_MAX_CAPS, "NETMAP_MAX_CAPS", &n) != 0) {
+        return -1;
+    }
+    total = n + json_object_size(map.json);
+    if (total > NETMAP_MAX_CAPS) {
+        return map_json_fail(&map,
+            "%zu capabilities, more than NETMAP_MAX_CAPS (%d)", total,
+            NETMAP_MAX_CAPS);
+    }
+    if (total == 0) {
+        return 0;
+    }
+    node->caps = calloc(total, sizeof(node->caps[0]));
+    if (node->caps == NULL) {
+        return map_json_no_memory(c->err);
+    }
+    json_object_foreach((json_t *)map.json, name, value)
+    {
+        e = map_json_member(&map, name);
+        if (add_cap(&e, node, name, strlen(name)) != 0) {
+            return -1;
+        }
+    }
+    for (i = 0; i < n; i++) {
+        e = map_json_element(&list, i);
+        name = "";
+        len = 0;
+        if (map_json_text(&e, &name, &len) != 0 ||
+            add_cap(&e, node, name, len) != 0) {
+            return -1;
+        }
+    }
+    node->ncaps = (unsigned)map_json_unique(node->caps, node->ncaps);
+    return 0;
+}
+
+/* ---- whole objects ---- */
+
+static int
+parse_scalars(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    struct map_json_cursor expiry = map_json_member(c, "KeyExpiry");
+
+    node->online = true;
+    return parse_id(c, "ID", &node->id) != 0 ||
+                   parse_string(c, "StableID", &node->stable_id) != 0 ||
+                   parse_name(c, node) != 0 ||
+                   parse_id(c, "User", &node->user) != 0 ||
+                   parse_id(c, "Sharer", &node->sharer) != 0 ||
+                   map_json_time(&expiry, &node->key_expiry) != 0 ||
+                   parse_flag(c, "Expired", &node->expired) != 0 ||
+                   parse_flag(c, "Online", &node->online) != 0 ||
+                   parse_flag(c, "IsJailed", &node->jailed) != 0 ||
+                   parse_flag(c, "UnsignedPeerAPIOnly",
+                       &node->unsigned_peerapi_only) != 0
+               ? -1
+               : 0;
+}
+
+int
+map_json_node(
+    const struct map_json_cursor *c, bool peer, struct netmap_node *node)
+{
+    struct map_json_cursor id;
+
+    if (c->json == NULL) {
+        return map_json_fail(c, "a node expected");
+    }
+    if (map_json_object(c) != 0 || parse_scalars(c, node) != 0) {
+        return -1;
+    }
+    if (peer && node->id == 0) {
+        id = map_json_member(c, "ID");
+        return map_json_fail(&id, "an integer other than 0 expected");
+    }
+    return parse_key(c, peer, node) != 0 ||
+                   parse_addresses(c, peer, node) != 0 ||
+                   parse_endpoints(c, node) != 0 || parse_tags(c, node) != 0 ||
+                   parse_caps(c, node) != 0
+               ? -1
+               : 0;
+}
+
+int
+map_json_user(const struct map_json_cursor *c, struct netmap_user *user)
+{
+    struct map_json_cursor id;
+
+    if (c->json == NULL) {
+        return map_json_fail(c, "a user expected");
+    }
+    if (map_json_object(c) != 0 || parse_id(c, "ID", &user->id) != 0 ||
+        parse_string(c, "LoginName", &user->login) != 0 ||
+        parse_string(c, "DisplayName", &user->name) != 0 ||
+        parse_string(c, "ProfilePicURL", &user->pic) != 0) {
+        return -1;
+    }
+    if (user->id == 0) {
+        id = map_json_member(c, "ID");
+        return map_json_fail(&id, "an integer other than 0 expected");
+    }
+    return 0;
+}

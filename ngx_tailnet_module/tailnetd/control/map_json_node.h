@@ -1,0 +1,22 @@
+/*
+ * map_json_node.h: one Node and one UserProfile of a MapResponse.
+ */
+#ifndef MAP_JSON_NODE_H
+#define MAP_JSON_NODE_H
+
+#include "map_json_value.h"
+
+/*
+ * map_json_node(c, peer, node): fill ${node}, which is zero, from the cursor's
+ * object; ${peer}: ID, Key and Addresses have to be there.  What is missing is
+ * made as the protocol says: AllowedIPs from Addresses, capability names from
+ * Capabilities and CapMap alike.  Returns 0, or -1 and has reported why;
+ * ${node} is the netmap's to free in both cases.
+ */
+int map_json_node(
+    const struct map_json_cursor *c, bool peer, struct netmap_node *node);
+
+/* Same for a UserProfile. */
+int map_json_user(const struct map_json_cursor *c, struct netmap_user *user);
+
+#endif

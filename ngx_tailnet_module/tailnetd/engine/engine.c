@@ -1,0 +1,501 @@
+/*
+ * Theory of operation.  The holder says what is to run (ipc.h); the engine
+ * runs it and gives the holder everything that must outlive it.  When the
+ * holder's end of the channel closes, the engine is an orphan: packets go on,
+ * nothing can be configured, and the bequest is watched.  A new holder sends
+ * MAIN there with its own channel; when the bequest closes too, nobody holds a
+ * socket of ours any more, and the engine ends ORPHAN_MS later.
+ */
+#include "engine.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../ipc.h"
+#include "../isolate.h"
+#include "../wg/device.h"
+#include "../loop.h"
+#include "node.h"
+#include "say.h"
+#include "status.h"
+
+#define ORPHAN_MS     10000
+#define STORE_ENTRIES (TN_NODES_MAX * 2)
+
+/* Sockets that an earlier engine PUT, until their node comes. */
+struct entry {
+    char name[IPC_NAME_MAX + 1]; /* "": free */
+    int fd;
+};
+
+static struct {
+    int main_fd; /* -1: orphan */
+    struct loop_watch *main;
+    struct loop_watch *bequest;
+    struct loop_timer *orphan;
+    struct node *nodes;
+    struct hot *hot;
+    int hot_fd; /* owned by ${hot} */
+    struct entry entries[STORE_ENTRIES];
+    struct wg_timing timing;
+} engine;
+
+const struct wg_timing *
+engine_timing(void)
+{
+    return &engine.timing;
+}
+
+/* ---- to the holder ---- */
+
+static void
+tell(const struct ipc_msg *m, const int *fds, size_t nfds)
+{
+    if (engine.main_fd == -1)
+        return; /* an orphan says it all again at MAIN */
+    if (ipc_send(engine.main_fd, m, fds, nfds) != 0)
+        say_err("message %u to the holder is lost (%d: %s)", m->type, errno,
+            strerror(errno));
+}
+
+static void
+put(const char *name, const int *fds, size_t nfds)
+{
+    struct ipc_msg m = {.type = IPC_PUT};
+
+    snprintf(m.name, sizeof(m.name), "%s", name);
+    tell(&m, fds, nfds);
+}
+
+static void
+netconf(const char *node, const struct tn_prefix *addrs, size_t naddrs)
+{
+    struct ipc_msg m = {.type = IPC_NETCONF};
+
+    snprintf(m.node, sizeof(m.node), "%s", node);
+    m.naddrs = (uint32_t)naddrs;
+    memcpy(m.addrs, addrs, naddrs * sizeof(*addrs));
+    tell(&m, NULL, 0);
+}
+
+static void
+publish(const char *node, uint64_t generation, int fd)
+{
+    struct ipc_msg m = {.type = IPC_SNAPSHOT};
+
+    snprintf(m.node, sizeof(m.node), "%s", node);
+    m.generation = generation;
+    tell(&m, &fd, 1);
+}
+
+static void
+answer(uint32_t query, char *text)
+{
+    struct ipc_msg m = {.type = IPC_ANSWER, .id = query};
+    int fd = memfd_create("tailnet-answer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    size_t len = text == NULL ? 0 : strlen(text);
+
+    if (text == NULL || fd == -1 ||
+        write(fd, text, len) != (ssize_t)len) { /* memory: never in part */
+        say_err("no memory for an answer");
+        tell(&m, NULL, 0);
+    } else {
+        tell(&m, &fd, 1);
+    }
+    free(text);
+    if (fd != -1)
+        close(fd);
+}
+
+static void
+pong(uint32_t query, const struct tn_addr *to, const struct tn_endpoint *e,
+    uint64_t ns, const char *error)
+{
+    answer(query, status_pong(to, e, ns, error));
+}
+
+static const struct node_ops node_ops = {
+    .put = put, .netconf = netconf, .publish = publish, .pong = pong};
+
+/* ---- from the holder ---- */
+
+static void
+keep_entry(const struct ipc_msg *m, const int *fds, size_t nfds)
+{
+    struct hot *hot;
+    size_t i;
+
+    if (nfds != 1)
+        goto close_all;
+    if (strcmp(m->name, "hot") == 0) {
+        hot = engine.nodes == NULL ? hot_open(fds[0]) : NULL;
+        if (hot == NULL) {
+            say_warn("hot state of the engine before is no use: peers "
+                     "without an endpoint have to come by themselves");
+            return;
+        }
+        hot_free(engine.hot);
+        engine.hot = hot;
+        engine.hot_fd = fds[0];
+        return;
+    }
+    for (i = 0; i < STORE_ENTRIES; i++) {
+        if (engine.entries[i].name[0] != '\0')
+            continue;
+        snprintf(engine.entries[i].name, sizeof(engine.entries[i].name), "%s",
+            m->name);
+        engine.entries[i].fd = fds[0];
+        return;
+    }
+close_all:
+    for (i = 0; i < nfds; i++)
+        close(fds[i]);
+}
+
+static int
+take_entry(const char *kind, const char *node)
+{
+    char name[IPC_NAME_MAX + 1];
+    size_t i;
+
+    snprintf(name, sizeof(name), "%s/%s", kind, node);
+    for (i = 0; i < STORE_ENTRIES; i++) {
+        if (strcmp(engine.entries[i].name, name) != 0)
+            continue;
+        engine.entries[i].name[0] = '\0';
+        return engine.entries[i].fd;
+    }
+    return -1;
+}
+
+static struct node *
+find(const char *name)
+{
+    struct node *n;
+
+    for (n = engine.nodes; n != NULL; n = n->next)
+        if (strcmp(n->name, name) == 0)
+            return n;
+    return NULL;
+}
+
+static void
+remove_node(const char *name, bool forget)
+{
+    struct node **at, *n;
+
+    for (at = &engine.nodes; (n = *at) != NULL; at = &n->next) {
+        if (strcmp(n->name, name) != 0)
+            continue;
+        *at = n->next;
+        node_free(n);
+        if (forget)
+            hot_forget(engine.hot, name);
+        return;
+    }
+}
+
+/* fds: TUN, then what m->kind names, in the order of enum ipc_node_fds. */
+static void
+set_node(const struct ipc_msg *m, const int *fds, size_t nfds)
+{
+    int file[3] = {-1, -1, -1}, udp[2];
+    struct node *n = find(m->node);
+    size_t k = 1, bit, i;
+
+    if (nfds != 1 + (size_t)__builtin_popcount(m->kind & 7u)) {
+        say_err("node \"%s\": malformed message", m->node);
+        for (i = 0; i < nfds; i++)
+            close(fds[i]);
+        return;
+    }
+    for (bit = 0; bit < 3; bit++)
+        if (m->kind & 1u << bit)
+            file[bit] = fds[k++];
+    if (n != NULL && (n->port != m->port || n->mtu != m->mtu)) {
+        remove_node(m->node, false);
+        n = NULL;
+    }
+    if (n == NULL) {
+        udp[0] = take_entry("udp4", m->node);
+        udp[1] = take_entry("udp6", m->node);
+        n = node_new(m, fds[0], udp, engine.hot, &node_ops);
+        if (n != NULL) {
+            n->next = engine.nodes;
+            engine.nodes = n;
+        }
+    } else {
+        close(fds[0]); /* the same queue again */
+    }
+    if (n != NULL && file[0] != -1)
+        node_set_key(n, file[0]);
+    else if (file[0] != -1)
+        close(file[0]);
+    if (n != NULL && file[1] != -1)
+        node_set_psks(n, file[1]);
+    else if (file[1] != -1)
+        close(file[1]);
+    if (n != NULL && file[2] != -1)
+        node_set_netmap(n, file[2]);
+    else if (file[2] != -1)
+        close(file[2]);
+}
+
+static void
+query(const struct ipc_msg *m)
+{
+    struct node *n;
+
+    if (m->kind == IPC_QUERY_STATUS) {
+        answer(m->id, status_nodes(engine.nodes, m->node));
+        return;
+    }
+    n = find(m->node);
+    if (n == NULL || node_ping(n, &m->addr, m->timeout_ms, m->id) != 0) {
+        struct tn_endpoint none = {0};
+
+        pong(m->id, &m->addr, &none, 0,
+            n == NULL ? "no such node"
+                      : "the node has no netmap, no address of this family, "
+                        "or too many pings are pending");
+    }
+}
+
+static void
+dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
+{
+    struct node *n;
+    size_t i;
+
+    switch (m->type) {
+    case IPC_ENTRY:
+        keep_entry(m, fds, nfds);
+        return;
+    case IPC_NODE:
+        set_node(m, fds, nfds);
+        return;
+    case IPC_GONE:
+        remove_node(m->node, true);
+        break;
+    case IPC_QUERY:
+        query(m);
+        break;
+    case IPC_READY:
+        put("hot", &engine.hot_fd, 1);
+        break;
+    case IPC_NETMAP:
+    case IPC_NOFILE:
+    case IPC_LISTENERS:
+        n = find(m->node);
+        if (n == NULL)
+            break;
+        if (m->type == IPC_NOFILE)
+            node_set_error(n, m->text);
+        else if (m->type == IPC_LISTENERS)
+            node_set_listeners(n, m);
+        else if (nfds == 1) {
+            node_set_netmap(n, fds[0]);
+            return;
+        }
+        break;
+    default:
+        say_err("unknown message %u from the holder", m->type);
+    }
+    for (i = 0; i < nfds; i++)
+        close(fds[i]);
+}
+
+static void orphaned(void);
+
+static void
+main_readable(void *arg)
+{
+    int fds[IPC_FDS_MAX], rc;
+    struct ipc_msg m;
+    size_t nfds;
+
+    (void)arg;
+    while (engine.main_fd != -1) {
+        rc = ipc_recv(engine.main_fd, &m, fds, &nfds);
+        if (rc == 1) {
+            dispatch(&m, fds, nfds);
+        } else if (rc == 0) {
+            orphaned();
+        } else if (errno == EBADMSG) {
+            say_err("malformed message from the holder");
+        } else {
+            if (errno != EAGAIN && errno != EINTR)
+                orphaned();
+            return;
+        }
+    }
+}
+
+/* ---- without a holder ---- */
+
+static void
+orphaned(void)
+{
+    say_warn("the holder is gone; packets go on, the next reload brings a "
+             "new one");
+    loop_watch_free(engine.main);
+    engine.main = NULL;
+    close(engine.main_fd);
+    engine.main_fd = -1;
+    if (engine.bequest == NULL)
+        loop_timer_set(engine.orphan, loop_now() + ORPHAN_MS);
+}
+
+static void
+orphan_ends(void *arg)
+{
+    (void)arg;
+    if (engine.main_fd == -1)
+        loop_stop();
+}
+
+/* A new holder: everything it could have had from the old one, again. */
+static void
+introduce(void)
+{
+    struct node *n;
+    char name[IPC_NAME_MAX + 1];
+
+    put("hot", &engine.hot_fd, 1);
+    for (n = engine.nodes; n != NULL; n = n->next) {
+        snprintf(name, sizeof(name), "tun/%s", n->name);
+        put(name, &n->fds.mesh, 1);
+        if (n->fds.udp4 != -1) {
+            snprintf(name, sizeof(name), "udp4/%s", n->name);
+            put(name, &n->fds.udp4, 1);
+        }
+        if (n->fds.udp6 != -1) {
+            snprintf(name, sizeof(name), "udp6/%s", n->name);
+            put(name, &n->fds.udp6, 1);
+        }
+        node_republish(n);
+    }
+}
+
+static void
+bequest_readable(void *arg)
+{
+    int fds[IPC_FDS_MAX], rc;
+    struct ipc_msg m;
+    size_t nfds, i;
+
+    (void)arg;
+    rc = ipc_recv(IPC_BEQUEST_FD, &m, fds, &nfds);
+    if (rc < 0)
+        return;
+    if (rc == 0) {
+        loop_watch_free(engine.bequest);
+        engine.bequest = NULL;
+        if (engine.main_fd == -1)
+            loop_timer_set(engine.orphan, loop_now() + ORPHAN_MS);
+        return;
+    }
+    if (m.type != IPC_MAIN || nfds != 1 || engine.main_fd != -1) {
+        say_err("unexpected message %u at the bequest", m.type);
+        for (i = 0; i < nfds; i++)
+            close(fds[i]);
+        return;
+    }
+    engine.main_fd = fds[0];
+    engine.main = loop_watch_new(fds[0], main_readable, NULL);
+    if (engine.main == NULL) {
+        orphaned();
+        return;
+    }
+    loop_timer_set(engine.orphan, UINT64_MAX);
+    say_notice("a new holder took over");
+    introduce();
+}
+
+/* ---- start and end ---- */
+
+static int
+read_timing(const char *text)
+{
+    static const struct {
+        const char *name;
+        uint32_t *value;
+    } table[] = {
+        {"rekey_after", &engine.timing.rekey_after},
+        {"reject_after", &engine.timing.reject_after},
+        {"rekey_attempt", &engine.timing.rekey_attempt},
+        {"rekey_timeout", &engine.timing.rekey_timeout},
+        {"rekey_jitter", &engine.timing.rekey_jitter},
+        {"keepalive", &engine.timing.keepalive},
+    };
+    const char *p = text;
+    char *end;
+    size_t i, n;
+
+    engine.timing = wg_timing_default;
+    while (p != NULL && *p != '\0') {
+        n = strcspn(p, "=");
+        for (i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+            if (strlen(table[i].name) == n && strncmp(table[i].name, p, n) == 0)
+                break;
+        if (i == sizeof(table) / sizeof(table[0]) || p[n] != '=') {
+            say_err("bad timing \"%s\"", text);
+            return -1;
+        }
+        *table[i].value = (uint32_t)strtoul(p + n + 1, &end, 10);
+        p = *end == ',' ? end + 1 : end;
+        if (p == end && *end != '\0') {
+            say_err("bad timing \"%s\"", text);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+start(void)
+{
+    engine.main_fd = IPC_FD;
+    engine.hot = hot_new(&engine.hot_fd);
+    engine.orphan = loop_timer_new(orphan_ends, NULL);
+    engine.main = loop_watch_new(IPC_FD, main_readable, NULL);
+    engine.bequest = loop_watch_new(IPC_BEQUEST_FD, bequest_readable, NULL);
+    if (engine.hot == NULL || engine.orphan == NULL || engine.main == NULL ||
+        engine.bequest == NULL)
+        return -1;
+    return 0;
+}
+
+int
+engine_main(const char *timing)
+{
+    struct node *n;
+
+    if (read_timing(timing) != 0)
+        return 2;
+    if (loop_init() != 0 || start() != 0) {
+        say_err("engine cannot start (%d: %s)", errno, strerror(errno));
+        return 1;
+    }
+    if (isolate_engine() != 0) {
+        say_err("engine cannot give up its rights (%d: %s)", errno,
+            strerror(errno));
+        return 1;
+    }
+    loop_run();
+    while ((n = engine.nodes) != NULL) {
+        engine.nodes = n->next;
+        node_free(n);
+    }
+    loop_watch_free(engine.main);
+    loop_watch_free(engine.bequest);
+    loop_timer_free(engine.orphan);
+    hot_free(engine.hot);
+    loop_free();
+    return 0;
+}

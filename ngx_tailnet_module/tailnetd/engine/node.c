@@ -1,0 +1,841 @@
+/*
+ * Theory of operation.
+ *
+ *   mesh0 ──► pump ──► filter_out ──► wg_send ──► output ──► pump ──► UDP
+ *   UDP   ──► pump ──► wg_receive ──► deliver ──► filter_in ──► pump ──► mesh0
+ *
+ * A new netmap is parsed whole first; then node_apply() makes everything that
+ * can fail for want of memory (filter, peers), and only then lets it rule:
+ * device, filter, addresses, snapshot in that order, so that a peer whose
+ * rights are gone loses the data path before the workers hear of it.
+ */
+#include "node.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../loop.h"
+#include "../source/file.h"
+#include "../wg/msg.h"
+#include "engine.h"
+#include "grants.h"
+#include "publish.h"
+#include "say.h"
+
+#define PUBLISH_EVERY_MS 100 /* at most; the first one goes at once */
+#define EXPIRY_SLACK_S   1
+#define UDP_BUFFER       (7 << 20)
+
+_Static_assert(PUMP_HEADROOM >= WG_HEADROOM && PUMP_TAILROOM >= WG_TAILROOM,
+    "packets from the mesh are sealed in place");
+
+static void apply(struct node *n, struct netmap *nm);
+
+static int64_t
+wall(void)
+{
+    return (int64_t)time(NULL);
+}
+
+/* ---- the device's callbacks ---- */
+
+static void
+output(void *ctx, struct wg_peer *peer, const struct tn_endpoint *dst,
+    const uint8_t *msg, size_t len)
+{
+    struct node *n = ctx;
+    struct node_peer *np = peer == NULL ? NULL : wg_peer_data(peer);
+    struct wg_peer_stats stats;
+    struct tn_endpoint e = *dst;
+
+    if (np != NULL && msg[0] == MSG_INITIATION) {
+        wg_tai64n(n->wg, n->hot_row->tai64n);
+        wg_peer_stats(peer, &stats);
+        /* An endpoint that does not answer gives way to the next one. */
+        if (stats.handshake_attempts > 1 && np->self->nendpoints > 0) {
+            np->endpoint = (np->endpoint + 1) % np->self->nendpoints;
+            e = np->self->endpoints[np->endpoint];
+            wg_peer_set_endpoint(peer, &e);
+        }
+    }
+    if (e.port != 0)
+        pump_send(n->pump, &e, msg, len);
+}
+
+static bool
+roam(void *ctx, struct wg_peer *peer, const struct tn_endpoint *src)
+{
+    struct node *n = ctx;
+    struct node_peer *np = wg_peer_data(peer);
+    int64_t now = wall();
+
+    if (np->seen != now) {
+        np->seen = now;
+        hot_saw(n->hot, n->name, wg_peer_key(peer), src, now);
+    }
+    return true;
+}
+
+static void
+answer_ping(struct node *n, const struct ping *p, const char *error)
+{
+    struct wg_peer *peer = wg_route(n->wg, &p->to);
+    struct tn_endpoint e = {0};
+    struct timespec ts;
+    uint64_t ns;
+
+    if (peer != NULL)
+        e = wg_peer_endpoint(peer);
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec - p->sent;
+    n->ops->pong(p->query, &p->to, &e, ns, error);
+}
+
+static void
+deliver(void *ctx, struct wg_peer *peer, uint8_t *packet, size_t len)
+{
+    struct node *n = ctx;
+    struct node_peer *np = wg_peer_data(peer);
+    struct ping p;
+
+    if (filter_in(n->filter, packet, len, np->self->jailed) != FILTER_ACCEPT)
+        return;
+    if (ping_match(&n->pings, packet, len, &p)) {
+        answer_ping(n, &p, NULL);
+        return;
+    }
+    pump_write(n->pump, packet, len);
+}
+
+static void
+unpredictable(void *ctx, uint8_t *buf, size_t len)
+{
+    (void)ctx;
+    /* Below 256 bytes getrandom() is never cut short once it is seeded. */
+    while (getrandom(buf, len, 0) != (ssize_t)len)
+        ;
+}
+
+static void
+realtime(void *ctx, uint64_t *sec, uint32_t *nsec)
+{
+    struct timespec ts;
+
+    (void)ctx;
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    *sec = (uint64_t)ts.tv_sec;
+    *nsec = (uint32_t)ts.tv_nsec;
+}
+
+/* ---- the pump's callbacks ---- */
+
+static void
+set_timer(struct node *n)
+{
+    uint64_t at = n->wg == NULL ? UINT64_MAX : wg_next_deadline(n->wg);
+    uint64_t ping = ping_deadline(&n->pings);
+
+    loop_timer_set(n->wg_timer, at < ping ? at : ping);
+}
+
+static bool
+self_expired(const struct node *n)
+{
+    const struct netmap_node *self = &n->netmap->self;
+
+    return self->expired ||
+           (self->key_expiry != 0 && self->key_expiry <= wall());
+}
+
+static void
+from_mesh(void *ctx, uint8_t *packet, size_t len, uint64_t now)
+{
+    struct node *n = ctx;
+
+    if (n->filter == NULL || self_expired(n)) {
+        n->drop_expired++;
+        return;
+    }
+    filter_out(n->filter, packet, len);
+    wg_send(n->wg, packet, len, now);
+}
+
+static void
+from_net(void *ctx, uint8_t *msg, size_t len, const struct tn_endpoint *src,
+    uint64_t now)
+{
+    struct node *n = ctx;
+
+    if (n->filter == NULL || self_expired(n)) {
+        n->drop_expired++;
+        return;
+    }
+    wg_receive(n->wg, msg, len, src, now);
+}
+
+static void
+after(void *ctx, uint64_t now)
+{
+    (void)now;
+    set_timer(ctx);
+}
+
+/* ---- timers ---- */
+
+static void
+tick(void *arg)
+{
+    struct node *n = arg;
+    struct ping p;
+    uint64_t now = loop_now();
+
+    if (n->wg != NULL)
+        wg_tick(n->wg, now);
+    while (ping_expire(&n->pings, now, &p))
+        answer_ping(n, &p, "no answer");
+    set_timer(n);
+}
+
+static int64_t
+next_expiry(const struct netmap *nm, int64_t now)
+{
+    int64_t next = INT64_MAX, at = nm->self.key_expiry;
+    unsigned i;
+
+    if (at > now)
+        next = at;
+    for (i = 0; i < nm->npeers; i++) {
+        at = nm->peers[i].key_expiry;
+        if (at > now && at < next)
+            next = at;
+    }
+    return next;
+}
+
+static void
+set_expiry_timer(struct node *n)
+{
+    int64_t now = wall(), at = next_expiry(n->netmap, now);
+
+    /* Wall time may be set: look again at least once an hour. */
+    if (at == INT64_MAX)
+        loop_timer_set(n->expiry_timer, UINT64_MAX);
+    else
+        loop_timer_set(n->expiry_timer,
+            loop_now() + 1000 * (uint64_t)(at - now > 3600
+                                               ? 3600
+                                               : at - now + EXPIRY_SLACK_S));
+}
+
+/* ---- publishing ---- */
+
+struct caps {
+    struct grants *grants;
+    const struct netmap_node *self;
+    char *text; /* of the last answer */
+};
+
+static const struct tn_addr *
+first_address(const struct netmap_node *row, bool is4)
+{
+    unsigned i;
+
+    for (i = 0; i < row->naddresses; i++)
+        if (row->addresses[i].bits == 128 &&
+            tn_addr_is4(&row->addresses[i].addr) == is4)
+            return &row->addresses[i].addr;
+    return NULL;
+}
+
+/* From the peer's first address to ours of the same family. */
+static const char *
+caps_of(void *arg, const struct netmap_node *peer)
+{
+    struct caps *c = arg;
+    const struct tn_addr *src = first_address(peer, true), *dst;
+
+    if (src == NULL)
+        src = first_address(peer, false);
+    dst = src == NULL ? NULL : first_address(c->self, tn_addr_is4(src));
+    if (dst == NULL)
+        return "";
+    free(c->text);
+    c->text = NULL;
+    if (grants_query(c->grants, src, dst, &c->text) != 0)
+        return NULL;
+    return strcmp(c->text, "{}") == 0 ? "" : c->text;
+}
+
+static bool
+has_grants(const struct netmap *nm)
+{
+    unsigned i;
+
+    for (i = 0; i < nm->nrules; i++)
+        if (nm->rules[i].ngrants != 0)
+            return true;
+    return false;
+}
+
+static int
+build(const struct node *n, struct publish_opts *opts, void **bytes,
+    size_t *size, char err[TN_ERR_MAX])
+{
+    struct caps caps = {.self = &n->netmap->self};
+    int rc;
+
+    if (has_grants(n->netmap)) {
+        caps.grants = grants_new(n->netmap);
+        if (caps.grants == NULL) {
+            snprintf(err, TN_ERR_MAX, "out of memory");
+            return -1;
+        }
+        opts->caps = caps_of;
+        opts->arg = &caps;
+    }
+    rc = publish_build(n->netmap, opts, bytes, size, err);
+    grants_free(caps.grants);
+    free(caps.text);
+    return rc;
+}
+
+static void
+publish(void *arg)
+{
+    struct node *n = arg;
+    struct publish_opts opts = {
+        .generation = ++n->hot_row->generation, .now = wall()};
+    char err[TN_ERR_MAX];
+    void *bytes;
+    size_t size;
+    int fd;
+
+    n->published = loop_now();
+    if (build(n, &opts, &bytes, &size, err) != 0) {
+        say_err("node \"%s\": no snapshot: %s", n->name, err);
+        return;
+    }
+    fd = publish_memfd(bytes, size);
+    free(bytes);
+    if (fd == -1) {
+        say_err("node \"%s\": no snapshot: memfd_create() failed (%d: %s)",
+            n->name, errno, strerror(errno));
+        return;
+    }
+    n->ops->publish(n->name, opts.generation, fd);
+    close(fd);
+}
+
+static void
+publish_soon(struct node *n)
+{
+    uint64_t now = loop_now();
+
+    if (n->published == 0 || now - n->published >= PUBLISH_EVERY_MS)
+        publish(n);
+    else
+        loop_timer_set(n->publish_timer, n->published + PUBLISH_EVERY_MS);
+}
+
+/* ---- applying a netmap ---- */
+
+static void
+expire(void *arg)
+{
+    struct node *n = arg;
+    struct netmap *nm = n->netmap;
+
+    /* The same netmap anew: whose key has expired is cut off. */
+    apply(n, nm);
+}
+
+static bool
+may_talk(const struct netmap_node *p, int64_t now)
+{
+    return !p->expired && (p->key_expiry == 0 || p->key_expiry > now);
+}
+
+static int
+add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
+{
+    struct wg_peer *peer = wg_peer_by_key(n->wg, row->key);
+    struct node_peer *np = peer == NULL ? NULL : wg_peer_data(peer);
+    const struct hot_peer *hot = NULL;
+    struct tn_endpoint e = {0};
+
+    if (np == NULL) {
+        np = calloc(1, sizeof(*np));
+        if (np == NULL)
+            return -1;
+        peer = wg_peer_add(n->wg, row->key, np, now);
+        if (peer == NULL) {
+            free(np);
+            return -1;
+        }
+        np->self = row;
+        np->peer = peer;
+        np->next = n->peers;
+        n->peers = np;
+    }
+    if (wg_peer_set_allowed_ips(
+            n->wg, peer, row->allowed_ips, row->nallowed_ips) != 0)
+        return -1;
+    np->self = row;
+    np->endpoint = 0;
+    np->kept = true;
+    wg_peer_set_psk(
+        peer, n->psks == NULL ? NULL : source_file_psk(n->psks, row->key));
+    if (wg_peer_endpoint(peer).port == 0) {
+        if (!n->resumed)
+            hot = hot_peer(n->hot, n->name, row->key, wall());
+        if (hot != NULL)
+            e = (struct tn_endpoint){hot->addr, hot->port};
+        else if (row->nendpoints > 0)
+            e = row->endpoints[0];
+        wg_peer_set_endpoint(peer, &e);
+    }
+    /* Who talked to the engine before this one is waiting for us. */
+    if (hot != NULL)
+        wg_initiate(n->wg, peer, now);
+    return 0;
+}
+
+static void
+drop_peers(struct node *n, bool all)
+{
+    struct node_peer **at = &n->peers, *np;
+
+    while ((np = *at) != NULL) {
+        if (np->kept && !all) {
+            at = &np->next;
+            continue;
+        }
+        *at = np->next;
+        wg_peer_remove(n->wg, np->peer);
+        free(np);
+    }
+}
+
+static int
+apply_peers(struct node *n, const struct netmap *nm)
+{
+    struct node_peer *np;
+    uint64_t now = loop_now();
+    int64_t t = wall();
+    unsigned i;
+
+    for (np = n->peers; np != NULL; np = np->next)
+        np->kept = false;
+    for (i = 0; i < nm->npeers; i++)
+        if (may_talk(&nm->peers[i], t) && add_peer(n, &nm->peers[i], now) != 0)
+            return -1;
+    drop_peers(n, false);
+    return 0;
+}
+
+static void
+netconf(struct node *n, const struct netmap *nm)
+{
+    size_t naddrs = nm->self.naddresses;
+
+    if (naddrs > IPC_ADDRS_MAX) {
+        say_warn("node \"%s\": %zu of its %u addresses are left out", n->name,
+            naddrs - IPC_ADDRS_MAX, nm->self.naddresses);
+        naddrs = IPC_ADDRS_MAX;
+    }
+    n->ops->netconf(n->name, nm->self.addresses, naddrs);
+}
+
+/*
+ * Some peers may already be of a netmap that cannot be applied whole: forward
+ * nothing until the next one rather than mix the rights of two.
+ */
+static void
+stop(struct node *n, const char *why)
+{
+    say_err("node \"%s\": %s; nothing is forwarded", n->name, why);
+    snprintf(n->error, sizeof(n->error), "%s", why);
+    drop_peers(n, true);
+    filter_free(n->filter);
+    n->filter = NULL;
+    netmap_free(n->netmap);
+    n->netmap = NULL;
+    loop_timer_set(n->expiry_timer, UINT64_MAX);
+    loop_timer_set(n->publish_timer, UINT64_MAX);
+}
+
+/* ${nm} is taken over; it may be the one that rules (a key expired). */
+static void
+apply(struct node *n, struct netmap *nm)
+{
+    const struct filter_local local = {.open_listeners = true};
+    struct filter *f = filter_new(nm, &local);
+    struct netmap *old = n->netmap;
+
+    if (f == NULL || apply_peers(n, nm) != 0) {
+        filter_free(f);
+        if (nm != old)
+            netmap_free(nm);
+        stop(n, "out of memory: the netmap cannot be applied");
+        return;
+    }
+    filter_set_listeners(f, n->listeners, n->nlisteners);
+    if (n->filter != NULL)
+        filter_inherit(f, n->filter);
+    filter_free(n->filter);
+    n->filter = f;
+    n->netmap = nm;
+    n->resumed = true;
+    n->error[0] = '\0';
+    if (nm != old) {
+        netconf(n, nm);
+        netmap_free(old);
+    }
+    publish_soon(n);
+    set_expiry_timer(n);
+    set_timer(n);
+}
+
+/* ---- what the holder hands over ---- */
+
+static void
+close_fd(int fd)
+{
+    if (fd != -1)
+        close(fd);
+}
+
+static int
+bind_udp(int family, uint16_t port)
+{
+    struct sockaddr_in6 sin6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons(port)};
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr *sa = (struct sockaddr *)&sin;
+    socklen_t len = sizeof(sin);
+    int one = 1, size = UDP_BUFFER;
+    int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd == -1)
+        return -1;
+    if (family == AF_INET6) {
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+        sa = (struct sockaddr *)&sin6;
+        len = sizeof(sin6);
+    }
+    /* As much as net.core.[rw]mem_max lets us have. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    if (bind(fd, sa, len) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static uint16_t
+bound_port(int fd)
+{
+    struct sockaddr_in sin;
+    socklen_t len = sizeof(sin);
+
+    if (fd == -1 || getsockname(fd, (struct sockaddr *)&sin, &len) != 0)
+        return 0;
+    return ntohs(sin.sin_port); /* in the same place in both families */
+}
+
+static void
+put_fd(struct node *n, const char *kind, int fd)
+{
+    char name[IPC_NAME_MAX + 1];
+
+    snprintf(name, sizeof(name), "%s/%s", kind, n->name);
+    n->ops->put(name, &fd, fd == -1 ? 0 : 1);
+}
+
+/* The sockets of an earlier engine keep the port; datagrams wait in them. */
+static int
+open_sockets(struct node *n, const int udp[2])
+{
+    uint16_t had = bound_port(udp[0] != -1 ? udp[0] : udp[1]);
+
+    if (had != 0 && (n->port == 0 || n->port == had)) {
+        n->fds.udp4 = udp[0];
+        n->fds.udp6 = udp[1];
+        return 0;
+    }
+    close_fd(udp[0]);
+    close_fd(udp[1]);
+    n->fds.udp4 = bind_udp(AF_INET, n->port);
+    had = bound_port(n->fds.udp4);
+    n->fds.udp6 = bind_udp(AF_INET6, had != 0 ? had : n->port);
+    if (n->fds.udp4 == -1 && n->fds.udp6 == -1) {
+        say_err("node \"%s\": no UDP socket on port %u (%d: %s)", n->name,
+            n->port, errno, strerror(errno));
+        return -1;
+    }
+    put_fd(n, "udp4", n->fds.udp4);
+    put_fd(n, "udp6", n->fds.udp6);
+    return 0;
+}
+
+static const struct pump_ops pump_ops = {
+    .from_mesh = from_mesh, .from_net = from_net, .after = after};
+
+struct node *
+node_new(const struct ipc_msg *m, int mesh, const int udp[2], struct hot *hot,
+    const struct node_ops *ops)
+{
+    struct node *n = calloc(1, sizeof(*n));
+
+    if (n == NULL) {
+        close_fd(mesh);
+        close_fd(udp[0]);
+        close_fd(udp[1]);
+        return NULL;
+    }
+    snprintf(n->name, sizeof(n->name), "%s", m->node);
+    n->port = m->port;
+    n->mtu = m->mtu;
+    n->ops = ops;
+    n->hot = hot;
+    n->fds = (struct pump_fds){mesh, -1, -1};
+    unpredictable(NULL, (uint8_t *)&n->pings.id, sizeof(n->pings.id));
+    n->hot_row = hot_node(hot, n->name);
+    n->wg_timer = loop_timer_new(tick, n);
+    n->publish_timer = loop_timer_new(publish, n);
+    n->expiry_timer = loop_timer_new(expire, n);
+    if (n->hot_row == NULL || n->wg_timer == NULL || n->publish_timer == NULL ||
+        n->expiry_timer == NULL || open_sockets(n, udp) != 0 ||
+        (n->pump = pump_new(&n->fds, &pump_ops, n)) == NULL) {
+        say_err(
+            "node \"%s\" cannot run: out of memory or descriptors", m->node);
+        node_free(n);
+        return NULL;
+    }
+    put_fd(n, "tun", mesh);
+    if (n->hot_row->generation == 0)
+        n->hot_row->generation = (uint64_t)wall() << 16;
+    snprintf(n->error, sizeof(n->error), "waiting for key and netmap");
+    return n;
+}
+
+static void
+drop_device(struct node *n)
+{
+    drop_peers(n, true);
+    wg_device_free(n->wg);
+    n->wg = NULL;
+}
+
+void
+node_free(struct node *n)
+{
+    if (n == NULL)
+        return;
+    drop_device(n);
+    pump_free(n->pump);
+    filter_free(n->filter);
+    netmap_free(n->netmap);
+    source_file_psks_free(n->psks);
+    loop_timer_free(n->wg_timer);
+    loop_timer_free(n->publish_timer);
+    loop_timer_free(n->expiry_timer);
+    close_fd(n->fds.mesh);
+    close_fd(n->fds.udp4);
+    close_fd(n->fds.udp6);
+    explicit_bzero(n->private_key, sizeof(n->private_key));
+    free(n);
+}
+
+void
+node_set_error(struct node *n, const char *text)
+{
+    snprintf(n->error, sizeof(n->error), "%s", text);
+    say_err("node \"%s\": %s%s", n->name, text,
+        n->netmap != NULL ? "; the netmap before goes on ruling" : "");
+}
+
+/* A descriptor's path, for messages. */
+static const char *
+path_of(int fd, char buf[TN_NODE_PATH_MAX + 1])
+{
+    char link[32];
+    ssize_t len;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    len = readlink(link, buf, TN_NODE_PATH_MAX);
+    if (len <= 0)
+        return "the file";
+    buf[len] = '\0';
+    return buf;
+}
+
+static void
+warn_readable(const struct node *n, const char *path)
+{
+    say_warn("node \"%s\": %s can be read by everybody on this machine",
+        n->name, path);
+}
+
+void
+node_set_key(struct node *n, int fd)
+{
+    struct wg_config c = {
+        .timing = *engine_timing(),
+        .mtu = n->mtu,
+        .ops = {output, deliver, roam, unpredictable, realtime},
+        .ctx = n,
+    };
+    struct source_file_error err;
+    char path[TN_NODE_PATH_MAX + 1];
+    const char *name = path_of(fd, path);
+    static const uint8_t zero[MSG_TAI64N_LEN];
+    bool readable = false;
+
+    if (source_file_private_key(fd, name, c.private_key, &readable, &err) !=
+        0) {
+        node_set_error(n, err.text);
+        goto out;
+    }
+    if (readable)
+        warn_readable(n, name);
+    if (n->wg != NULL && memcmp(c.private_key, n->private_key, 32) == 0)
+        goto out;
+    drop_device(n);
+    n->wg = wg_device_new(&c, loop_now());
+    if (n->wg == NULL) {
+        stop(n, "out of memory");
+        goto out;
+    }
+    memcpy(n->private_key, c.private_key, 32);
+    if (memcmp(n->hot_row->tai64n, zero, sizeof(zero)) != 0)
+        wg_set_tai64n(n->wg, n->hot_row->tai64n);
+    if (n->netmap != NULL)
+        apply(n, n->netmap);
+out:
+    explicit_bzero(&c, sizeof(c));
+    close(fd);
+}
+
+void
+node_set_psks(struct node *n, int fd)
+{
+    struct source_file_error err;
+    char path[TN_NODE_PATH_MAX + 1];
+    const char *name = path_of(fd, path);
+    bool readable = false;
+    struct source_file_psks *psks = source_file_psks(fd, name, &readable, &err);
+
+    if (psks == NULL) {
+        node_set_error(n, err.text);
+        close(fd);
+        return;
+    }
+    if (readable)
+        warn_readable(n, name);
+    close(fd);
+    source_file_psks_free(n->psks);
+    n->psks = psks;
+    if (n->netmap != NULL)
+        apply(n, n->netmap);
+}
+
+void
+node_set_netmap(struct node *n, int fd)
+{
+    struct map_json_error err;
+    struct source_file_error self_err;
+    char path[TN_NODE_PATH_MAX + 1];
+    const char *name = path_of(fd, path);
+    struct netmap *nm;
+    uint8_t key[32];
+    unsigned i;
+
+    if (n->wg == NULL) {
+        close(fd); /* the key's own error is already shown */
+        return;
+    }
+    nm = source_file_netmap(fd, name, geteuid(), &err);
+    close(fd);
+    if (nm == NULL) {
+        node_set_error(n, err.text);
+        return;
+    }
+    for (i = 0; i < err.nwarnings && i < MAP_JSON_MAX_WARNINGS; i++)
+        say_warn("node \"%s\": %s", n->name, err.warnings[i]);
+    if (err.nwarnings > MAP_JSON_MAX_WARNINGS)
+        say_warn("node \"%s\": and %u warnings more", n->name,
+            err.nwarnings - MAP_JSON_MAX_WARNINGS);
+    wg_device_public_key(n->wg, key);
+    if (source_file_check_self(nm, name, key, &self_err) != 0) {
+        node_set_error(n, self_err.text);
+        netmap_free(nm);
+        return;
+    }
+    apply(n, nm);
+    if (n->netmap == nm)
+        say_notice(
+            "node \"%s\": a netmap with %u peers rules", n->name, nm->npeers);
+}
+
+void
+node_set_listeners(struct node *n, const struct ipc_msg *m)
+{
+    n->nlisteners = m->nlisteners;
+    memcpy(n->listeners, m->listeners, m->nlisteners * sizeof(*m->listeners));
+    if (n->filter != NULL)
+        filter_set_listeners(n->filter, n->listeners, n->nlisteners);
+}
+
+void
+node_republish(struct node *n)
+{
+    if (n->netmap == NULL)
+        return;
+    netconf(n, n->netmap);
+    publish(n);
+}
+
+const char *
+node_state(const struct node *n)
+{
+    if (n->filter == NULL)
+        return "waiting";
+    return self_expired(n) ? "expired" : "running";
+}
+
+int
+node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
+    uint32_t query)
+{
+    uint8_t buf[WG_HEADROOM + PING_PACKET_MAX + WG_TAILROOM];
+    const struct netmap_node *self;
+    struct timespec ts;
+    uint64_t now = loop_now(), ns;
+    size_t len = 0;
+    unsigned i;
+
+    if (n->filter == NULL || self_expired(n))
+        return -1;
+    self = &n->netmap->self;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+    for (i = 0; i < self->naddresses && len == 0; i++)
+        if (self->addresses[i].bits == 128)
+            len = ping_make(&n->pings, &self->addresses[i].addr, to, query, ns,
+                now + timeout_ms, buf + WG_HEADROOM);
+    if (len == 0)
+        return -1;
+    wg_send(n->wg, buf + WG_HEADROOM, len, now);
+    set_timer(n);
+    return 0;
+}

@@ -1,0 +1,102 @@
+/*
+ * node.h: one node: its netmap, its WireGuard device, its packet filter and
+ * the pump between them.
+ *
+ * States (node_state(), for people):
+ *   waiting  a key or a first netmap is missing; ${error} says why
+ *   running  a netmap rules
+ *   expired  the self key has expired: nothing is forwarded
+ */
+#ifndef NODE_H
+#define NODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../data/pump.h"
+#include "../ipc.h"
+#include "../wg/device.h"
+#include "filter.h"
+#include "hot.h"
+#include "netmap.h"
+#include "ping.h"
+
+/* How a node reaches the holder. */
+struct node_ops {
+    void (*put)(const char *name, const int *fds, size_t nfds);
+    void (*netconf)(
+        const char *node, const struct tn_prefix *addrs, size_t naddrs);
+    void (*publish)(const char *node, uint64_t generation, int fd);
+    /* The end of node_ping() number ${query}; ${error} NULL: an answer came
+     * after ${ns} nanoseconds, the peer being at ${e}. */
+    void (*pong)(uint32_t query, const struct tn_addr *to,
+        const struct tn_endpoint *e, uint64_t ns, const char *error);
+};
+
+/* What wg_peer_data() is. */
+struct node_peer {
+    struct node_peer *next;
+    struct wg_peer *peer;
+    const struct netmap_node *self; /* row in the netmap that rules */
+    unsigned endpoint;              /* of self->endpoints, tried next */
+    int64_t seen;                   /* Unix seconds of the last hot_saw() */
+    bool kept;                      /* scratch of node_apply() */
+};
+
+struct node {
+    struct node *next;
+    char name[TN_NODE_NAME_MAX + 1];
+    uint16_t port, mtu;
+    const struct node_ops *ops;
+    struct hot *hot;
+    struct hot_node *hot_row;
+    struct pump_fds fds; /* owned */
+    struct pump *pump;
+    struct wg_device *wg; /* NULL: no key yet */
+    struct node_peer *peers;
+    struct filter *filter; /* NULL: nothing is forwarded */
+    struct netmap *netmap; /* NULL: none rules */
+    struct source_file_psks *psks;
+    uint8_t private_key[32];
+    bool has_key;
+    bool resumed;           /* hot peers were initiated to */
+    char error[TN_ERR_MAX]; /* "": none */
+    struct loop_timer *wg_timer;
+    struct loop_timer *publish_timer;
+    struct loop_timer *expiry_timer;
+    uint64_t published;    /* loop_now() of the last publication */
+    uint64_t drop_expired; /* packets while the self key is expired */
+    struct ipc_listener listeners[IPC_LISTENERS_MAX];
+    uint32_t nlisteners;
+    struct ping_list pings;
+};
+
+/*
+ * node_new(m, mesh, udp, hot, ops): a node as ${m} (IPC_NODE) describes it.
+ * ${mesh}: its TUN; ${udp}: sockets of an earlier engine, {-1, -1}: new ones
+ * are made.  All descriptors are taken over, also on failure (NULL).
+ */
+struct node *node_new(const struct ipc_msg *m, int mesh, const int udp[2],
+    struct hot *hot, const struct node_ops *ops);
+
+/* Ends its sessions and wipes its keys.  The holder keeps TUN and sockets. */
+void node_free(struct node *n);
+
+/* Each takes the descriptor over.  A file that cannot be used is logged, kept
+ * in n->error, and what ruled before goes on ruling. */
+void node_set_key(struct node *n, int fd);
+void node_set_psks(struct node *n, int fd);
+void node_set_netmap(struct node *n, int fd);
+void node_set_error(struct node *n, const char *text);
+void node_set_listeners(struct node *n, const struct ipc_msg *m);
+
+/* Addresses and snapshot to the holder again: it is a new one. */
+void node_republish(struct node *n);
+
+const char *node_state(const struct node *n);
+
+/* ICMP echo through the tunnel to a peer's address; see ping.h. */
+int node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
+    uint32_t query);
+
+#endif

@@ -1,0 +1,218 @@
+#include "status.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "../loop.h"
+
+/* jansson takes NULL values as failure and drops them, so a document lacks
+ * memory exactly when the last step returns NULL. */
+
+static json_t *
+text_of(const struct tn_endpoint *e)
+{
+    char buf[TN_ENDPOINT_STRLEN];
+
+    if (e->port == 0)
+        return json_string("");
+    tn_endpoint_format(e, buf);
+    return json_string(buf);
+}
+
+static json_t *
+addrs_of(const struct netmap_node *row)
+{
+    char buf[TN_PREFIX_STRLEN];
+    json_t *list = json_array();
+    unsigned i;
+
+    for (i = 0; i < row->naddresses; i++) {
+        if (row->addresses[i].bits == 128)
+            tn_addr_format(&row->addresses[i].addr, buf);
+        else
+            tn_prefix_format(&row->addresses[i], buf);
+        json_array_append_new(list, json_string(buf));
+    }
+    return list;
+}
+
+static json_t *
+identity_of(const struct node *n, const struct netmap_node *row)
+{
+    const struct netmap_user *u = netmap_user(n->netmap, row->user);
+    json_t *o = json_object(), *tags = json_array();
+    unsigned i;
+
+    for (i = 0; i < row->ntags; i++)
+        json_array_append_new(tags, json_string(row->tags[i]));
+    json_object_set_new(o, "name", json_string(row->name));
+    json_object_set_new(o, "addresses", addrs_of(row));
+    json_object_set_new(
+        o, "user", json_string(row->ntags == 0 && u != NULL ? u->login : ""));
+    json_object_set_new(o, "tags", tags);
+    json_object_set_new(o, "online", json_boolean(row->online));
+    json_object_set_new(
+        o, "key_expiry", json_integer((json_int_t)row->key_expiry));
+    return o;
+}
+
+static json_t *
+ago(uint64_t then, uint64_t now)
+{
+    return then == 0 ? json_null() : json_integer((json_int_t)(now - then));
+}
+
+static json_t *
+peer_of(const struct node *n, const struct netmap_node *row, uint64_t now)
+{
+    struct wg_peer *peer = wg_peer_by_key(n->wg, row->key);
+    json_t *o = identity_of(n, row);
+    struct wg_peer_stats s;
+    struct tn_endpoint e;
+
+    if (peer == NULL)
+        return o; /* expired: has no place in the device */
+    wg_peer_stats(peer, &s);
+    e = wg_peer_endpoint(peer);
+    json_object_set_new(o, "endpoint", text_of(&e));
+    json_object_set_new(o, "rx_bytes", json_integer((json_int_t)s.rx_bytes));
+    json_object_set_new(o, "tx_bytes", json_integer((json_int_t)s.tx_bytes));
+    json_object_set_new(o, "handshake_ms_ago", ago(s.last_handshake, now));
+    json_object_set_new(o, "receive_ms_ago", ago(s.last_receive, now));
+    return o;
+}
+
+#define COUNT(o, c, field) \
+    json_object_set_new(o, #field, json_integer((json_int_t)(c)->field))
+
+static json_t *
+wg_counters_of(const struct wg_counters *c)
+{
+    json_t *o = json_object();
+
+    COUNT(o, c, rx_packets);
+    COUNT(o, c, rx_bytes);
+    COUNT(o, c, tx_packets);
+    COUNT(o, c, tx_bytes);
+    COUNT(o, c, handshakes_sent);
+    COUNT(o, c, handshakes_received);
+    COUNT(o, c, handshakes_completed);
+    COUNT(o, c, cookies_sent);
+    COUNT(o, c, cookies_received);
+    COUNT(o, c, drop_malformed);
+    COUNT(o, c, drop_mac1);
+    COUNT(o, c, drop_ratelimited);
+    COUNT(o, c, drop_unknown_peer);
+    COUNT(o, c, drop_handshake);
+    COUNT(o, c, drop_handshake_replay);
+    COUNT(o, c, drop_handshake_flood);
+    COUNT(o, c, drop_index);
+    COUNT(o, c, drop_auth);
+    COUNT(o, c, drop_replay);
+    COUNT(o, c, drop_expired);
+    COUNT(o, c, drop_source);
+    COUNT(o, c, drop_inner);
+    COUNT(o, c, drop_no_route);
+    COUNT(o, c, drop_staged);
+    COUNT(o, c, drop_no_endpoint);
+    return o;
+}
+
+static json_t *
+pump_counters_of(const struct pump_counters *c)
+{
+    json_t *o = json_object();
+
+    COUNT(o, c, mesh_read);
+    COUNT(o, c, mesh_written);
+    COUNT(o, c, net_read);
+    COUNT(o, c, net_written);
+    COUNT(o, c, drop_mesh_write);
+    COUNT(o, c, drop_mesh_header);
+    COUNT(o, c, drop_net_full);
+    COUNT(o, c, drop_net_error);
+    COUNT(o, c, drop_net_family);
+    return o;
+}
+
+static json_t *
+filter_counters_of(const struct filter *f)
+{
+    json_t *o = json_object();
+    enum filter_reason r;
+
+    for (r = 0; r < FILTER_REASONS; r++)
+        json_object_set_new(o, filter_reason_name(r),
+            json_integer((json_int_t)filter_count(f, r)));
+    return o;
+}
+
+static json_t *
+node_of(const struct node *n)
+{
+    json_t *o = json_object(), *peers = json_array();
+    uint64_t now = loop_now();
+    unsigned i;
+
+    json_object_set_new(o, "name", json_string(n->name));
+    json_object_set_new(o, "state", json_string(node_state(n)));
+    json_object_set_new(o, "error", json_string(n->error));
+    json_object_set_new(
+        o, "generation", json_integer((json_int_t)n->hot_row->generation));
+    json_object_set_new(
+        o, "hot_evicted", json_integer((json_int_t)hot_evicted(n->hot)));
+    json_object_set_new(
+        o, "drop_expired", json_integer((json_int_t)n->drop_expired));
+    json_object_set_new(o, "pump", pump_counters_of(pump_counters(n->pump)));
+    if (n->wg != NULL)
+        json_object_set_new(
+            o, "wireguard", wg_counters_of(wg_device_counters(n->wg)));
+    if (n->filter != NULL)
+        json_object_set_new(o, "filter", filter_counters_of(n->filter));
+    if (n->netmap != NULL) {
+        json_object_set_new(o, "domain", json_string(n->netmap->domain));
+        json_object_set_new(o, "self", identity_of(n, &n->netmap->self));
+        for (i = 0; i < n->netmap->npeers; i++)
+            json_array_append_new(peers, peer_of(n, &n->netmap->peers[i], now));
+    }
+    json_object_set_new(o, "peers", peers);
+    return o;
+}
+
+static char *
+dump(json_t *o)
+{
+    char *text = json_dumps(o, JSON_COMPACT);
+
+    json_decref(o);
+    return text;
+}
+
+char *
+status_nodes(const struct node *list, const char *only)
+{
+    json_t *o = json_object(), *nodes = json_array();
+
+    for (; list != NULL; list = list->next)
+        if (only[0] == '\0' || strcmp(only, list->name) == 0)
+            json_array_append_new(nodes, node_of(list));
+    json_object_set_new(o, "nodes", nodes);
+    return dump(o);
+}
+
+char *
+status_pong(const struct tn_addr *to, const struct tn_endpoint *e, uint64_t ns,
+    const char *error)
+{
+    json_t *o = json_object();
+    char buf[TN_ADDR_STRLEN];
+
+    tn_addr_format(to, buf);
+    json_object_set_new(o, "address", json_string(buf));
+    json_object_set_new(o, "endpoint", text_of(e));
+    if (error == NULL)
+        json_object_set_new(o, "ms", json_real((double)ns / 1e6));
+    else
+        json_object_set_new(o, "error", json_string(error));
+    return dump(o);
+}

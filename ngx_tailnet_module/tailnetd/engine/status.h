@@ -1,0 +1,21 @@
+/*
+ * status.h: what tailnetctl and tailnet_status show, as JSON documents.
+ */
+#ifndef STATUS_H
+#define STATUS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "node.h"
+
+/*
+ * status_nodes(list, only): all nodes of ${list}, or the one named ${only}.
+ * status_pong(): the answer to a ping.  Each returns text for free(), or NULL:
+ * no memory.
+ */
+char *status_nodes(const struct node *list, const char *only);
+char *status_pong(const struct tn_addr *to, const struct tn_endpoint *e,
+    uint64_t ns, const char *error);
+
+#endif

@@ -1,0 +1,225 @@
+#include "conn.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "../log.h"
+#include "sock.h"
+
+static struct conn conns[TN_ADMIN_CONN_MAX];
+static uint64_t serials;
+static unsigned refused; /* connections past TN_ADMIN_CONN_MAX */
+static unsigned unread;  /* connections closed because nobody read */
+
+union control {
+    struct cmsghdr align;
+    char b[CMSG_SPACE(sizeof(int) * TN_ADMIN_FDS_MAX)];
+};
+
+struct conn *
+conn_add(int fd, bool attached)
+{
+    struct conn *c;
+    unsigned i;
+
+    for (i = 0; i < TN_ADMIN_CONN_MAX; i++) {
+        c = &conns[i];
+        if (c->state != CONN_FREE)
+            continue;
+        memset(c, 0, sizeof(*c));
+        c->state = CONN_HELLO;
+        c->attached = attached;
+        c->fd = fd;
+        c->serial = ++serials;
+        return c;
+    }
+    close(fd);
+    refused++;
+    log_err("more than %d admin connections: one is refused (%u so far)",
+        TN_ADMIN_CONN_MAX, refused);
+    return NULL;
+}
+
+struct conn *
+conn_at(unsigned i)
+{
+    return conns[i].state != CONN_FREE ? &conns[i] : NULL;
+}
+
+unsigned
+conn_slot(const struct conn *c)
+{
+    return (unsigned)(c - conns);
+}
+
+struct conn *
+conn_find(unsigned slot, uint64_t serial)
+{
+    struct conn *c = &conns[slot];
+
+    return c->state != CONN_FREE && c->state != CONN_CLOSING &&
+                   c->serial == serial
+               ? c
+               : NULL;
+}
+
+/* Takes the descriptors of ${h}; those past CONN_FDS_MAX are closed. */
+static bool
+take_fds(struct msghdr *h, struct conn_msg *m)
+{
+    struct cmsghdr *cm;
+    bool fits = !(h->msg_flags & MSG_CTRUNC);
+    size_t i, n;
+    int fd;
+
+    for (cm = CMSG_FIRSTHDR(h); cm != NULL; cm = CMSG_NXTHDR(h, cm)) {
+        if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
+            continue;
+        n = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (i = 0; i < n; i++) {
+            memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(int));
+            if (m->nfds < CONN_FDS_MAX) {
+                m->fds[m->nfds++] = fd;
+            } else {
+                close(fd);
+                fits = false;
+            }
+        }
+    }
+    return fits;
+}
+
+int
+conn_recv(struct conn *c, struct conn_msg *m)
+{
+    union control control;
+    struct iovec iov = {m->bytes, sizeof(m->bytes)};
+    struct msghdr h = {.msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = control.b,
+        .msg_controllen = sizeof(control.b)};
+    ssize_t n;
+
+    m->nfds = 0;
+    n = recvmsg(c->fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n == -1)
+        return errno == EAGAIN || errno == EINTR ? 0 : -1;
+    m->malformed = !take_fds(&h, m) || (h.msg_flags & MSG_TRUNC);
+    m->len = (size_t)n;
+    if (n > 0)
+        return 1;
+    while (m->nfds > 0)
+        close(m->fds[--m->nfds]);
+    return -1;
+}
+
+void
+conn_close(struct conn *c)
+{
+    c->state = CONN_CLOSING;
+}
+
+unsigned
+conn_sweep(void)
+{
+    unsigned i, touched = 0, j;
+    struct conn *c;
+
+    for (i = 0; i < TN_ADMIN_CONN_MAX; i++) {
+        c = &conns[i];
+        if (c->state != CONN_CLOSING)
+            continue;
+        if (sock_release(i) > 0) {
+            for (j = 0; j < LEASE_MAX; j++) {
+                if (lease_at(j) != NULL)
+                    lease_at(j)->relisten = true;
+            }
+        }
+        touched += c->cycle != NULL;
+        if (c->owns)
+            cycle_close(c->cycle);
+        else
+            cycle_unref(c->cycle);
+        close(c->fd);
+        c->cycle = NULL;
+        c->state = CONN_FREE;
+    }
+    return touched;
+}
+
+unsigned
+conn_users(void)
+{
+    unsigned i, n = 0;
+
+    for (i = 0; i < TN_ADMIN_CONN_MAX; i++)
+        n += conns[i].state == CONN_MASTER ||
+             conns[i].state == CONN_HELLO_ONLY || conns[i].state == CONN_WORKER;
+    return n;
+}
+
+void
+conn_send(
+    struct conn *c, const void *msg, size_t len, const int *fds, size_t nfds)
+{
+    union control control;
+    struct iovec iov = {(void *)(uintptr_t)msg, len};
+    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+    struct cmsghdr *cm;
+
+    if (c->state == CONN_CLOSING)
+        return;
+    if (nfds > 0) {
+        memset(&control, 0, sizeof(control));
+        h.msg_control = control.b;
+        h.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
+        cm = CMSG_FIRSTHDR(&h);
+        cm->cmsg_level = SOL_SOCKET;
+        cm->cmsg_type = SCM_RIGHTS;
+        cm->cmsg_len = CMSG_LEN(sizeof(int) * nfds);
+        memcpy(CMSG_DATA(cm), fds, sizeof(int) * nfds);
+    }
+    if (sendmsg(c->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) != -1)
+        return;
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ETOOMANYREFS) {
+        unread++;
+        log_warn("an admin connection does not read and is closed (%u so "
+                 "far)",
+            unread);
+    }
+    conn_close(c);
+}
+
+void
+conn_reply(
+    struct conn *c, uint16_t type, uint32_t seq, const int *fds, size_t nfds)
+{
+    struct tn_admin_head h = {.type = type, .seq = seq};
+
+    conn_send(c, &h, sizeof(h), fds, nfds);
+}
+
+void
+conn_error(struct conn *c, uint32_t seq, int err, const char *fmt, ...)
+{
+    struct tn_admin_error e = {.h = {.type = TN_ADMIN_ERROR, .seq = seq}};
+    char m[sizeof(e) + TN_ERR_MAX];
+    va_list ap;
+    int n;
+
+    e.err = (uint32_t)err;
+    memcpy(m, &e, sizeof(e));
+    va_start(ap, fmt);
+    n = vsnprintf(m + sizeof(e), TN_ERR_MAX, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        n = 0;
+    if (n >= TN_ERR_MAX)
+        n = TN_ERR_MAX - 1;
+    conn_send(c, m, sizeof(e) + (size_t)n, NULL, 0);
+}

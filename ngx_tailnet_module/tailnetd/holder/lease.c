@@ -1,0 +1,461 @@
+#include "lease.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../log.h"
+#include "child.h"
+#include "netconf.h"
+#include "sock.h"
+#include "store.h"
+#include "tun.h"
+
+static struct lease leases[LEASE_MAX];
+static uint64_t serials;
+static int64_t settle = -1; /* when changed files are looked at */
+static int64_t look;        /* ... anyway */
+
+struct lease *
+lease_find(const char *name)
+{
+    unsigned i;
+
+    for (i = 0; i < LEASE_MAX; i++) {
+        if (leases[i].name[0] != '\0' && strcmp(leases[i].name, name) == 0)
+            return &leases[i];
+    }
+    return NULL;
+}
+
+struct lease *
+lease_at(unsigned i)
+{
+    return leases[i].name[0] != '\0' ? &leases[i] : NULL;
+}
+
+unsigned
+lease_index(const struct lease *n)
+{
+    return (unsigned)(n - leases);
+}
+
+static struct lease *
+add(const char *name, char err[TN_ERR_MAX])
+{
+    struct lease *n;
+    unsigned i;
+
+    for (i = 0; i < LEASE_MAX; i++) {
+        n = &leases[i];
+        if (n->name[0] != '\0')
+            continue;
+        memset(n, 0, sizeof(*n));
+        snprintf(n->name, sizeof(n->name), "%s", name);
+        n->serial = ++serials;
+        n->ns = NETNS_NONE;
+        n->watch = -1;
+        n->snapshot = -1;
+        return n;
+    }
+    snprintf(err, TN_ERR_MAX,
+        "node %s: more than %d nodes, with those that old workers still use",
+        name, LEASE_MAX);
+    return NULL;
+}
+
+/* mesh0 lives as long as its descriptor in the store. */
+static int
+keep_tun(struct lease *n, int fd)
+{
+    char name[IPC_NAME_MAX + 1];
+
+    snprintf(name, sizeof(name), "tun/%s", n->name);
+    return store_put(name, &fd, 1);
+}
+
+struct lease *
+lease_make(const struct tn_node *conf, char err[TN_ERR_MAX])
+{
+    struct tun_spec spec = {conf->name, conf->mtu};
+    struct lease *n = lease_find(conf->name);
+    struct netns_answer a;
+
+    if (n != NULL)
+        return n;
+    n = add(conf->name, err);
+    if (n == NULL)
+        return NULL;
+    if (netns_make(&n->ns, tun_make, &spec, &a) == -1) {
+        snprintf(err, TN_ERR_MAX, "node %s: %.400s", conf->name, a.text);
+        n->name[0] = '\0';
+        return NULL;
+    }
+    if (keep_tun(n, a.fds[0]) == -1) {
+        snprintf(err, TN_ERR_MAX, "node %s: more than %d descriptors kept",
+            conf->name, STORE_MAX);
+        lease_drop(n);
+        return NULL;
+    }
+    n->mtu = conf->mtu;
+    return n;
+}
+
+struct lease *
+lease_adopt(
+    const char *name, struct netns *ns, uint64_t adopter, char err[TN_ERR_MAX])
+{
+    struct lease *n = add(name, err);
+
+    if (n == NULL) {
+        netns_close(ns);
+        return NULL;
+    }
+    n->ns = *ns;
+    n->adopter = adopter;
+    *ns = NETNS_NONE;
+    return n;
+}
+
+void
+lease_drop(struct lease *n)
+{
+    struct ipc_msg m = {.type = IPC_GONE};
+
+    memcpy(m.node, n->name, sizeof(n->name));
+    if (n->told)
+        child_send(&m, NULL, 0);
+    sock_drop_node(n->name);
+    store_drop_node(n->name);
+    keysrc_unwatch(n->watch);
+    if (n->snapshot != -1)
+        close(n->snapshot);
+    netns_close(&n->ns);
+    memset(n, 0, sizeof(*n));
+}
+
+/* ---- to the engine ---- */
+
+/* The node's TUN; an adopted namespace may be without. */
+static int
+need_tun(struct lease *n)
+{
+    struct tun_spec spec = {n->name, n->conf.mtu};
+    struct netns_answer a;
+    int fd = store_fd("tun", n->name);
+
+    if (fd != -1 && n->mtu != spec.mtu) {
+        if (netns_run(&n->ns, tun_set_mtu, &spec, &a) == -1)
+            log_err("node %s: %s", n->name, a.text);
+        n->mtu = spec.mtu;
+    }
+    if (fd != -1)
+        return fd;
+    if (netns_run(&n->ns, tun_make, &spec, &a) == -1) {
+        log_err("node %s: %s", n->name, a.text);
+        return -1;
+    }
+    if (keep_tun(n, a.fds[0]) == -1) {
+        log_err("node %s: more than %d descriptors kept", n->name, STORE_MAX);
+        return -1;
+    }
+    n->mtu = n->conf.mtu;
+    return a.fds[0];
+}
+
+static void
+send_nofile(const struct lease *n, const char *why)
+{
+    struct ipc_msg m = {.type = IPC_NOFILE};
+
+    memcpy(m.node, n->name, sizeof(n->name));
+    snprintf(m.text, sizeof(m.text), "%s", why);
+    child_send(&m, NULL, 0);
+    log_err("node %s: %s", n->name, why);
+}
+
+static int
+open_key(struct lease *n, char err[TN_ERR_MAX])
+{
+    memset(&n->key, 0, sizeof(n->key));
+    if (keysrc_relock(n->conf.private_key, err) == -1)
+        return -1;
+    return keysrc_open(n->conf.private_key, KEYSRC_SECRET, &n->key, err);
+}
+
+/* Opens the node's files behind ${fds}[0] and names them in ${kind}.  Returns
+ * how many there are; ${why} says what is missing. */
+static size_t
+open_files(struct lease *n, int fds[4], uint16_t *kind, char why[TN_ERR_MAX])
+{
+    char err[TN_ERR_MAX];
+    size_t used = 1;
+    int fd;
+
+    why[0] = '\0';
+    fd = keysrc_open(n->conf.netmap, KEYSRC_NETMAP, &n->netmap, n->bad);
+    if (fd == -1)
+        memcpy(why, n->bad, TN_ERR_MAX);
+    else
+        n->bad[0] = '\0';
+    /* In the order of enum ipc_node_fds: the netmap is last. */
+    fds[3] = fd;
+    memset(&n->psk, 0, sizeof(n->psk));
+    fd = open_key(n, err);
+    if (fd != -1) {
+        fds[used++] = fd;
+        *kind |= IPC_NODE_KEY;
+    } else {
+        memcpy(why, err, TN_ERR_MAX);
+    }
+    if (n->conf.preshared_keys[0] != '\0') {
+        fd = keysrc_open(n->conf.preshared_keys, KEYSRC_SECRET, &n->psk, err);
+        if (fd != -1) {
+            fds[used++] = fd;
+            *kind |= IPC_NODE_PSK;
+        } else if (why[0] == '\0') {
+            memcpy(why, err, TN_ERR_MAX);
+        }
+    }
+    if (fds[3] != -1) {
+        fds[used++] = fds[3];
+        *kind |= IPC_NODE_NETMAP;
+    }
+    return used;
+}
+
+static void
+tell(struct lease *n)
+{
+    struct ipc_msg m = {.type = IPC_NODE};
+    char why[TN_ERR_MAX];
+    int fds[4];
+    size_t i, nfds;
+
+    if (!child_running())
+        return;
+    fds[0] = need_tun(n);
+    if (fds[0] == -1)
+        return;
+    memcpy(m.node, n->name, sizeof(n->name));
+    m.port = n->conf.port;
+    m.mtu = n->conf.mtu;
+    nfds = open_files(n, fds, &m.kind, why);
+    n->told = child_send(&m, fds, nfds);
+    for (i = 1; i < nfds; i++)
+        close(fds[i]);
+    if (why[0] != '\0')
+        send_nofile(n, why);
+    n->watch = keysrc_watch(n->conf.netmap, n->watch);
+    n->relisten = true;
+    memset(&n->listeners, 0, sizeof(n->listeners));
+}
+
+static bool
+same_conf(const struct tn_node *a, const struct tn_node *b)
+{
+    return strcmp(a->netmap, b->netmap) == 0 &&
+           strcmp(a->private_key, b->private_key) == 0 &&
+           strcmp(a->preshared_keys, b->preshared_keys) == 0 &&
+           a->port == b->port && a->mtu == b->mtu;
+}
+
+/* Has one of the key files another content than the engine got? */
+static bool
+keys_changed(const struct lease *n)
+{
+    struct keysrc_id id;
+
+    keysrc_id(n->conf.private_key, &id);
+    if (!keysrc_same(&id, &n->key))
+        return true;
+    if (n->conf.preshared_keys[0] == '\0')
+        return false;
+    keysrc_id(n->conf.preshared_keys, &id);
+    return !keysrc_same(&id, &n->psk);
+}
+
+/* The netmap's file alone: NETMAP or NOFILE when it is news. */
+static void
+check_netmap(struct lease *n)
+{
+    struct ipc_msg m = {.type = IPC_NETMAP};
+    char why[TN_ERR_MAX];
+    struct keysrc_id id;
+    int fd;
+
+    n->watch = keysrc_watch(n->conf.netmap, n->watch);
+    keysrc_id(n->conf.netmap, &id);
+    if (n->bad[0] == '\0' && keysrc_same(&id, &n->netmap))
+        return;
+    fd = keysrc_open(n->conf.netmap, KEYSRC_NETMAP, &n->netmap, why);
+    if (fd == -1) {
+        if (strcmp(why, n->bad) != 0)
+            send_nofile(n, why);
+        memcpy(n->bad, why, sizeof(n->bad));
+        return;
+    }
+    n->bad[0] = '\0';
+    memcpy(m.node, n->name, sizeof(n->name));
+    child_send(&m, &fd, 1);
+    close(fd);
+}
+
+void
+lease_rule(struct lease *n, const struct tn_node *conf)
+{
+    bool same = n->ruled && same_conf(&n->conf, conf);
+
+    n->conf = *conf;
+    n->ruled = true;
+    n->adopter = 0;
+    if (!n->told || !same || keys_changed(n))
+        tell(n);
+    else
+        check_netmap(n);
+}
+
+void
+lease_tell_all(bool again)
+{
+    unsigned i;
+
+    if (again)
+        lease_untell_all();
+    for (i = 0; i < LEASE_MAX; i++) {
+        if (lease_at(i) != NULL && leases[i].ruled && !leases[i].told)
+            tell(&leases[i]);
+    }
+}
+
+void
+lease_purge(void)
+{
+    struct ipc_msg m = {.type = IPC_GONE};
+    const struct store_entry *e;
+    size_t i = 0;
+
+    while ((e = store_at(i)) != NULL) {
+        i++;
+        if (strncmp(e->name, "tun/", 4) != 0 || lease_find(e->name + 4) != NULL)
+            continue;
+        snprintf(m.node, sizeof(m.node), "%s", e->name + 4);
+        child_send(&m, NULL, 0);
+        store_drop_node(m.node);
+        i = 0;
+    }
+}
+
+void
+lease_untell_all(void)
+{
+    unsigned i;
+
+    for (i = 0; i < LEASE_MAX; i++)
+        leases[i].told = false;
+}
+
+void
+lease_flush(void)
+{
+    struct ipc_msg m;
+    struct lease *n;
+    unsigned i;
+
+    for (i = 0; i < LEASE_MAX; i++) {
+        n = lease_at(i);
+        if (n == NULL || !n->relisten || !n->told)
+            continue;
+        n->relisten = false;
+        memset(&m, 0, sizeof(m));
+        m.type = IPC_LISTENERS;
+        memcpy(m.node, n->name, sizeof(n->name));
+        sock_listeners(n->name, &m);
+        if (memcmp(&m, &n->listeners, sizeof(m)) != 0)
+            child_send(&m, NULL, 0);
+        n->listeners = m;
+    }
+}
+
+/* ---- from the engine ---- */
+
+void
+lease_snapshot(struct lease *n, int fd, uint64_t generation)
+{
+    if (n->snapshot != -1)
+        close(n->snapshot);
+    n->snapshot = fd;
+    n->generation = generation;
+}
+
+void
+lease_netconf(const struct ipc_msg *m)
+{
+    struct lease *n = lease_find(m->node);
+    struct netns_answer a;
+    struct netconf c = {.node = m->node};
+
+    if (n == NULL || n->ns.net == -1)
+        return;
+    for (; c.naddrs < m->naddrs; c.naddrs++)
+        c.addrs[c.naddrs] = m->addrs[c.naddrs].addr;
+    if (netns_run(&n->ns, netconf_apply, &c, &a) == -1)
+        log_err("node %s: %s", n->name, a.text);
+}
+
+/* ---- loop ---- */
+
+void
+lease_stir(int64_t now)
+{
+    keysrc_drain();
+    if (settle == -1)
+        settle = now + KEYSRC_SETTLE_MS;
+}
+
+int64_t
+lease_deadline(void)
+{
+    return settle != -1 && settle < look ? settle : look;
+}
+
+/* Is a key still missing that has appeared? */
+static bool
+key_came(const struct lease *n)
+{
+    static const struct keysrc_id none;
+    struct keysrc_id id;
+
+    if (keysrc_same(&n->key, &none)) {
+        keysrc_id(n->conf.private_key, &id);
+        if (!keysrc_same(&id, &none))
+            return true;
+    }
+    if (n->conf.preshared_keys[0] == '\0' || !keysrc_same(&n->psk, &none))
+        return false;
+    keysrc_id(n->conf.preshared_keys, &id);
+    return !keysrc_same(&id, &none);
+}
+
+void
+lease_tick(int64_t now)
+{
+    bool retry = false;
+    struct lease *n;
+    unsigned i;
+
+    if (now < lease_deadline())
+        return;
+    settle = -1;
+    for (i = 0; i < LEASE_MAX; i++) {
+        n = lease_at(i);
+        if (n == NULL || !n->ruled || !child_running())
+            continue;
+        if (!n->told || key_came(n))
+            tell(n);
+        else
+            check_netmap(n);
+        retry |= !n->told;
+    }
+    look = now + (retry ? LEASE_RETRY_MS : KEYSRC_POLL_MS);
+}

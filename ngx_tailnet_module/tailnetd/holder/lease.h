@@ -1,0 +1,87 @@
+/*
+ * lease.h: a node as the holder has it: a namespace with mesh0, the files, the
+ * last snapshot.
+ *
+ * A node is there from the moment a node table (or ADOPT) names it until
+ * nobody does any more.  The engine learns of it when a committed table rules
+ * it.
+ */
+#ifndef LEASE_H
+#define LEASE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../ipc.h"
+#include "keysrc.h"
+#include "netns.h"
+
+#define LEASE_MAX      (2 * TN_NODES_MAX) /* with those of older cycles */
+#define LEASE_RETRY_MS 1000 /* for a mesh0 that could not be made */
+
+struct lease {
+    char name[TN_NODE_NAME_MAX + 1]; /* "": free place */
+    uint64_t serial;                 /* of all nodes there ever were, from 1 */
+    struct netns ns;
+    unsigned mtu;     /* of mesh0 */
+    uint64_t adopter; /* cycle that adopted it and has no table yet, or 0 */
+    bool ruled;       /* ${conf} is there */
+    bool told;        /* the engine has it as it is */
+    struct tn_node conf;
+    struct keysrc_id key, psk, netmap;
+    char bad[TN_ERR_MAX]; /* why the netmap cannot be used; "": it can */
+    int watch;
+    int snapshot; /* the last one, or -1 */
+    uint64_t generation;
+    bool relisten;            /* the set of listeners may have changed */
+    struct ipc_msg listeners; /* as the engine knows them */
+};
+
+struct lease *lease_find(const char *name);
+
+/* Place number ${i} below LEASE_MAX: a node, or NULL. */
+struct lease *lease_at(unsigned i);
+unsigned lease_index(const struct lease *n);
+
+/* lease_make(conf, err): the node of that name, with a namespace; made when
+ * it is not there.  Returns NULL and a sentence in ${err}. */
+struct lease *lease_make(const struct tn_node *conf, char err[TN_ERR_MAX]);
+
+/* lease_adopt(name, ns, adopter, err): a node whose namespace was found again;
+ * ${ns} is taken over. */
+struct lease *lease_adopt(
+    const char *name, struct netns *ns, uint64_t adopter, char err[TN_ERR_MAX]);
+
+/* lease_drop(n): its end: engine, sockets, descriptors and namespace. */
+void lease_drop(struct lease *n);
+
+/* lease_rule(n, conf): ${conf} is what it has to be; the engine is told when
+ * that or a file is new. */
+void lease_rule(struct lease *n, const struct tn_node *conf);
+
+/* lease_tell_all(again): to an engine: the nodes it does not have; ${again}:
+ * it has none. */
+void lease_tell_all(bool again);
+
+/* lease_purge(): an adopted engine brought nodes that nobody names: end them.
+ */
+void lease_purge(void);
+
+/* An engine is gone: none of them is told. */
+void lease_untell_all(void);
+
+/* lease_snapshot(n, fd, generation): ${fd} is taken over. */
+void lease_snapshot(struct lease *n, int fd, uint64_t generation);
+
+/* lease_netconf(m): NETCONF of the engine. */
+void lease_netconf(const struct ipc_msg *m);
+
+/* For the loop: a directory changed; the next time to call lease_tick(). */
+void lease_stir(int64_t now);
+int64_t lease_deadline(void);
+void lease_tick(int64_t now);
+
+/* lease_flush(): tell the engine of changed listeners. */
+void lease_flush(void);
+
+#endif

@@ -1,0 +1,163 @@
+#include "loop.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <uv.h>
+
+struct loop_watch {
+    uv_poll_t poll; /* first: the handle is the struct */
+    void (*cb)(void *arg);
+    void *arg;
+};
+
+struct loop_timer {
+    uv_timer_t timer; /* first: the handle is the struct */
+    uint64_t at;
+    void (*cb)(void *arg);
+    void *arg;
+};
+
+static uv_loop_t uv;
+
+int
+loop_init(void)
+{
+    int rc = uv_loop_init(&uv);
+
+    if (rc != 0) {
+        errno = -rc;
+        return -1;
+    }
+    return 0;
+}
+
+void
+loop_run(void)
+{
+    (void)uv_run(&uv, UV_RUN_DEFAULT);
+}
+
+void
+loop_stop(void)
+{
+    uv_stop(&uv);
+}
+
+static void
+freed(uv_handle_t *h)
+{
+    free(h);
+}
+
+static void
+close_handle(uv_handle_t *h, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(h))
+        uv_close(h, freed);
+}
+
+void
+loop_free(void)
+{
+    uv_walk(&uv, close_handle, NULL);
+    (void)uv_run(&uv, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&uv);
+}
+
+uint64_t
+loop_now(void)
+{
+    return uv_hrtime() / 1000000;
+}
+
+static void
+readable(uv_poll_t *poll, int status, int events)
+{
+    struct loop_watch *w = (struct loop_watch *)poll;
+
+    /* An error is seen by the callback's own read. */
+    (void)status;
+    (void)events;
+    w->cb(w->arg);
+}
+
+struct loop_watch *
+loop_watch_new(int fd, void (*cb)(void *arg), void *arg)
+{
+    struct loop_watch *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
+        return NULL;
+    w->cb = cb;
+    w->arg = arg;
+    if (uv_poll_init(&uv, &w->poll, fd) != 0) {
+        free(w);
+        return NULL;
+    }
+    if (uv_poll_start(&w->poll, UV_READABLE, readable) != 0) {
+        uv_close((uv_handle_t *)&w->poll, freed);
+        return NULL;
+    }
+    return w;
+}
+
+void
+loop_watch_free(struct loop_watch *w)
+{
+    if (w == NULL)
+        return;
+    (void)uv_poll_stop(&w->poll);
+    uv_close((uv_handle_t *)&w->poll, freed);
+}
+
+static void
+fired(uv_timer_t *timer)
+{
+    struct loop_timer *t = (struct loop_timer *)timer;
+
+    t->at = UINT64_MAX;
+    t->cb(t->arg);
+}
+
+struct loop_timer *
+loop_timer_new(void (*cb)(void *arg), void *arg)
+{
+    struct loop_timer *t = calloc(1, sizeof(*t));
+
+    if (t == NULL)
+        return NULL;
+    t->at = UINT64_MAX;
+    t->cb = cb;
+    t->arg = arg;
+    (void)uv_timer_init(&uv, &t->timer); /* cannot fail */
+    return t;
+}
+
+void
+loop_timer_set(struct loop_timer *t, uint64_t at)
+{
+    uint64_t now;
+
+    if (at == t->at)
+        return;
+    t->at = at;
+    if (at == UINT64_MAX) {
+        (void)uv_timer_stop(&t->timer);
+        return;
+    }
+    /* libuv counts from the time it cached before this callback. */
+    uv_update_time(&uv);
+    now = loop_now();
+    (void)uv_timer_start(&t->timer, fired, at > now ? at - now : 0, 0);
+}
+
+void
+loop_timer_free(struct loop_timer *t)
+{
+    if (t == NULL)
+        return;
+    (void)uv_timer_stop(&t->timer);
+    uv_close((uv_handle_t *)&t->timer, freed);
+}
