@@ -1,0 +1,55 @@
+/*
+ * tailnetctl: look into a running tailnetd, make keys, run programs on a
+ * node's mesh.
+ */
+#include "ctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *use;
+} commands[] = {
+    {"status", status_main, "status [NODE]           nodes and peers"},
+    {"whois", whois_main, "whois [NODE/]ADDRESS    who has an address"},
+    {"ping", ping_main, "ping [NODE/]PEER        is a peer there (-c N)"},
+    {"exec", exec_main, "exec NODE -- COMMAND    run a program on the mesh"},
+    {"genkey", genkey_main, "genkey                  a new private key"},
+    {"pubkey", pubkey_main, "pubkey < PRIVATE        its public key"},
+};
+
+static int
+usage(FILE *to)
+{
+    size_t i;
+
+    fputs("usage: tailnetctl [--socket PATH] [--json] COMMAND\n", to);
+    for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        fprintf(to, "  %s\n", commands[i].use);
+    return to == stdout ? 0 : 2;
+}
+
+int
+main(int argc, char **argv)
+{
+    size_t i;
+    int at;
+
+    for (at = 1; at < argc && argv[at][0] == '-'; at++) {
+        if (strcmp(argv[at], "--json") == 0)
+            ctl_json = true;
+        else if (strcmp(argv[at], "--socket") == 0 && at + 1 < argc)
+            ctl_socket = argv[++at];
+        else
+            return usage(strcmp(argv[at], "--help") == 0 ? stdout : stderr);
+    }
+    if (at == argc)
+        return usage(stderr);
+    for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        if (strcmp(argv[at], commands[i].name) == 0)
+            return commands[i].run(argc - at, argv + at);
+    ctl_warn("unknown command \"%s\"", argv[at]);
+    return usage(stderr);
+}

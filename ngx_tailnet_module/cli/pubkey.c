@@ -1,0 +1,39 @@
+#include "ctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "../tailnetd/crypto/noise.h"
+#include "../tailnetd/engine/keytext.h"
+
+int
+pubkey_main(int argc, char **argv)
+{
+    uint8_t key[NOISE_KEY_LEN], pub[NOISE_KEY_LEN];
+    char text[256];
+    size_t n, i;
+
+    (void)argv;
+    if (argc != 1) {
+        ctl_warn("pubkey takes no arguments: the private key comes from "
+                 "standard input");
+        return 2;
+    }
+    n = fread(text, 1, sizeof(text), stdin);
+    while (n > 0 && strchr(" \t\r\n", text[n - 1]) != NULL)
+        n--;
+    if (keytext_prefixed(key, "privkey:", text, n) != 0 &&
+        keytext_base64(key, text, n) != 0) {
+        noise_wipe(text, sizeof(text));
+        ctl_die("\"privkey:\" and 64 hexadecimal digits, or a WireGuard key "
+                "of 44 base64 characters expected");
+    }
+    noise_public_key(pub, key);
+    noise_wipe(key, sizeof(key));
+    noise_wipe(text, sizeof(text));
+    fputs("nodekey:", stdout);
+    for (i = 0; i < sizeof(pub); i++)
+        printf("%02x", pub[i]);
+    putchar('\n');
+    return 0;
+}

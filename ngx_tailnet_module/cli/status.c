@@ -1,0 +1,121 @@
+#include "ctl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+static const char *
+text_of(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+
+    return s == NULL ? "" : s;
+}
+
+/* "user" or "tag:a,tag:b" */
+static void
+identity_of(const json_t *peer, char *buf, size_t size)
+{
+    const json_t *tags = json_object_get(peer, "tags");
+    size_t i, n = 0;
+
+    snprintf(buf, size, "%s", text_of(peer, "user"));
+    for (i = 0; i < json_array_size(tags) && n < size; i++)
+        n += (size_t)snprintf(buf + n, size - n, "%s%s", i == 0 ? "" : ",",
+            json_string_value(json_array_get(tags, i)));
+}
+
+static const char *
+first_address(const json_t *peer)
+{
+    const char *s = json_string_value(
+        json_array_get(json_object_get(peer, "addresses"), 0));
+
+    return s == NULL ? "-" : s;
+}
+
+static void
+bytes_of(const json_t *peer, const char *key, char buf[16])
+{
+    static const char units[] = "BKMGTP";
+    double n = (double)json_integer_value(json_object_get(peer, key));
+    size_t u = 0;
+
+    while (n >= 1000 && u < sizeof(units) - 2) {
+        n /= 1000;
+        u++;
+    }
+    snprintf(buf, 16, u == 0 ? "%.0f%c" : "%.1f%c", n, units[u]);
+}
+
+static void
+print_peer(const json_t *peer)
+{
+    const json_t *ago = json_object_get(peer, "handshake_ms_ago");
+    char who[256], rx[16], tx[16], seen[32];
+    const char *endpoint = text_of(peer, "endpoint");
+
+    identity_of(peer, who, sizeof(who));
+    bytes_of(peer, "rx_bytes", rx);
+    bytes_of(peer, "tx_bytes", tx);
+    if (json_is_integer(ago))
+        snprintf(seen, sizeof(seen), "%.0f s ago",
+            (double)json_integer_value(ago) / 1000);
+    else
+        snprintf(seen, sizeof(seen), "never");
+    printf("  %-16s %-28s %-26s %-22s %8s %8s  %s\n", first_address(peer),
+        text_of(peer, "name"), who, endpoint[0] == '\0' ? "-" : endpoint, rx,
+        tx, seen);
+}
+
+static void
+print_node(const json_t *node)
+{
+    const json_t *self = json_object_get(node, "self"), *peer;
+    const char *error = text_of(node, "error");
+    size_t i;
+
+    printf("%s: %s%s%s\n", text_of(node, "name"), text_of(node, "state"),
+        error[0] == '\0' ? "" : ": ", error);
+    if (self != NULL)
+        printf("  %-16s %s (this node)\n", first_address(self),
+            text_of(self, "name"));
+    json_array_foreach(json_object_get(node, "peers"), i, peer)
+        print_peer(peer);
+}
+
+int
+status_main(int argc, char **argv)
+{
+    struct tn_admin_node ask = {.h = {.type = TN_ADMIN_STATUS}};
+    size_t len = sizeof(ask.h), i;
+    json_t *doc, *nodes, *node;
+    char *text;
+
+    if (argc > 2) {
+        ctl_warn("status takes at most one argument: NODE");
+        return 2;
+    }
+    if (argc == 2) {
+        if (strlen(argv[1]) > TN_NODE_NAME_MAX)
+            ctl_die("no node \"%s\"", argv[1]);
+        strcpy(ask.node, argv[1]);
+        len += strlen(argv[1]);
+    }
+    text = ctl_text(ctl_connect(), &ask, len);
+    doc = json_loads(text, 0, NULL);
+    nodes = json_object_get(doc, "nodes");
+    if (!json_is_array(nodes))
+        ctl_die("malformed status from tailnetd");
+    if (argc == 2 && json_array_size(nodes) == 0)
+        ctl_die("no node \"%s\"", argv[1]);
+    if (ctl_json)
+        puts(text);
+    else
+        json_array_foreach(nodes, i, node) print_node(node);
+    json_decref(doc);
+    free(text);
+    return 0;
+}

@@ -1,0 +1,91 @@
+#include "ctl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+static json_t *
+string_of(struct tn_str s)
+{
+    return json_stringn(s.p, s.len);
+}
+
+static void
+print_json(const struct tn_peer *p)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "node", string_of(p->name));
+    json_object_set_new(o, "host", string_of(p->host));
+    json_object_set_new(o, "node_id", string_of(p->stable_id));
+    json_object_set_new(o, "user", string_of(p->login));
+    json_object_set_new(o, "user_name", string_of(p->user_name));
+    json_object_set_new(o, "user_pic", string_of(p->user_pic));
+    json_object_set_new(o, "tags", string_of(p->tags));
+    json_object_set_new(
+        o, "shared", json_boolean((p->flags & TN_PEER_SHARED) != 0));
+    json_object_set_new(
+        o, "expired", json_boolean((p->flags & TN_PEER_EXPIRED) != 0));
+    json_dumpf(o, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(o);
+}
+
+static void
+print_table(const struct tn_peer *p)
+{
+    char buf[TN_ADDR_STRLEN];
+    unsigned i;
+
+    printf("node       %.*s\n", (int)p->name.len, p->name.p);
+    printf("addresses ");
+    for (i = 0; i < p->naddrs; i++) {
+        tn_addr_format(&p->addrs[i], buf);
+        printf(" %s", buf);
+    }
+    putchar('\n');
+    if (p->flags & TN_PEER_TAGGED)
+        printf("tags       %.*s\n", (int)p->tags.len, p->tags.p);
+    else
+        printf("user       %.*s (%.*s)\n", (int)p->login.len, p->login.p,
+            (int)p->user_name.len, p->user_name.p);
+    if (p->flags & TN_PEER_SHARED)
+        printf("shared     from another tailnet\n");
+    if (p->flags & TN_PEER_EXPIRED)
+        printf("expired    its key has no rights any more\n");
+}
+
+int
+whois_main(int argc, char **argv)
+{
+    struct tn_snap snap;
+    struct tn_peer peer;
+    struct tn_addr addr;
+    char *node = NULL;
+    const char *text;
+    int fd;
+
+    if (argc != 2) {
+        ctl_warn("whois takes one argument: [NODE/]ADDRESS");
+        return 2;
+    }
+    text = strchr(argv[1], '/');
+    if (text != NULL)
+        node = strndup(argv[1], (size_t)(text++ - argv[1]));
+    else
+        text = argv[1];
+    if (tn_addr_parse(&addr, text, strlen(text)) != 0)
+        ctl_die("\"%s\" is no address", text);
+    fd = ctl_connect();
+    text = ctl_node(fd, node);
+    ctl_snapshot(fd, text, &snap);
+    if (tn_snap_whois(&snap, &addr, &peer, NULL) != 0)
+        ctl_die("nobody has this address in the tailnet of node \"%s\"", text);
+    if (ctl_json)
+        print_json(&peer);
+    else
+        print_table(&peer);
+    return 0;
+}

@@ -1,0 +1,190 @@
+
+#include "ngx_http_tailnet_module.h"
+
+
+#define NGX_HTTP_TAILNET_ACL_TEXT  128      /* bytes besides the rule's own */
+#define NGX_HTTP_TAILNET_WHO_TEXT  512
+
+
+static ngx_int_t ngx_http_tailnet_access_set(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx, ngx_tailnet_rule_t *rule);
+static void ngx_http_tailnet_access_log(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx);
+static ngx_int_t ngx_http_tailnet_access_verdict(ngx_tailnet_verdict_t *v,
+    ngx_tailnet_look_t *look, ngx_str_t *reason);
+
+
+ngx_int_t
+ngx_http_tailnet_acl(ngx_http_request_t *r, ngx_tailnet_rule_t **rule)
+{
+    ngx_tailnet_who_t            *who;
+    ngx_http_tailnet_loc_conf_t  *tlcf;
+
+    *rule = NULL;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
+
+    if (tlcf->rules == NULL) {
+        return NGX_DECLINED;
+    }
+
+    who = ngx_http_tailnet_who(r);
+    if (who == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_tailnet_rules_decide(tlcf->rules, who->state, &who->who, rule)
+        == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    return NGX_HTTP_FORBIDDEN;
+}
+
+
+ngx_int_t
+ngx_http_tailnet_access_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                     rc;
+    ngx_tailnet_rule_t           *rule;
+    ngx_http_tailnet_ctx_t       *ctx;
+    ngx_http_tailnet_loc_conf_t  *tlcf;
+
+    rc = ngx_http_tailnet_acl(r, &rule);
+
+    if (rc == NGX_DECLINED) {
+        return NGX_DECLINED;
+    }
+
+    if (rc == NGX_ERROR) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ctx = ngx_http_tailnet_get_ctx(r);
+
+    if (ctx == NULL || ngx_http_tailnet_access_set(r, ctx, rule) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (rc == NGX_HTTP_FORBIDDEN) {
+        ngx_tailnet_verdict_remove(&ctx->verdict);
+        ngx_http_tailnet_access_log(r, ctx);
+
+        return NGX_HTTP_FORBIDDEN;
+    }
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
+
+    ctx->rules = tlcf->rules;
+    ctx->verdict.handler = ngx_http_tailnet_access_verdict;
+    ctx->verdict.data = ctx;
+
+    ngx_tailnet_verdict_add(r->connection, &ctx->verdict);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_access_set(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx, ngx_tailnet_rule_t *rule)
+{
+    u_char  *p;
+
+    if (rule) {
+        ctx->acl = rule->text;
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_HTTP_TAILNET_ACL_TEXT);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->acl.data = p;
+    ctx->acl.len = ngx_tailnet_rules_text(p, p + NGX_HTTP_TAILNET_ACL_TEXT,
+                                          ctx->who->state, NULL)
+                   - p;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_tailnet_access_log(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx)
+{
+    u_char                     buf[NGX_HTTP_TAILNET_WHO_TEXT];
+    ngx_str_t                  text;
+    ngx_uint_t                 level;
+    ngx_tailnet_who_t         *who;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    who = ctx->who;
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    /* with "satisfy any" another module may still let the request in */
+
+    level = (clcf->satisfy == NGX_HTTP_SATISFY_ALL) ? NGX_LOG_ERR
+                                                    : NGX_LOG_INFO;
+
+    text.data = buf;
+    text.len = ngx_tailnet_identity_text(buf, buf + sizeof(buf), who->state,
+                                         &who->who,
+                                         who->known ? &who->peer : NULL)
+               - buf;
+
+    ngx_log_error(level, r->connection->log, 0,
+                  "access forbidden by tailnet_acl: %V, %V",
+                  &text, &ctx->acl);
+}
+
+
+/* the rules that let a request in, asked again while it is under way */
+
+static ngx_int_t
+ngx_http_tailnet_access_verdict(ngx_tailnet_verdict_t *v,
+    ngx_tailnet_look_t *look, ngx_str_t *reason)
+{
+    u_char                  *p, *last;
+    ngx_int_t                rc;
+    ngx_tailnet_who_t       *who;
+    ngx_tailnet_rule_t      *rule;
+    ngx_http_tailnet_ctx_t  *ctx;
+
+    ctx = v->data;
+    who = ctx->who;
+
+    rc = ngx_tailnet_rules_decide(ctx->rules, look->state, &look->who, &rule);
+
+    if (rc == NGX_OK && look->peer.id == who->peer.id) {
+        return NGX_OK;
+    }
+
+    p = reason->data;
+    last = p + reason->len;
+
+    p = ngx_tailnet_identity_text(p, last, who->state, &who->who, &who->peer);
+
+    if (rc == NGX_OK) {
+        p = ngx_slprintf(p, last, ", the address is another node's now");
+
+    } else {
+        p = ngx_slprintf(p, last, ", ");
+        p = ngx_tailnet_rules_text(p, last, look->state, rule);
+    }
+
+    reason->len = p - reason->data;
+
+    return NGX_DECLINED;
+}
+
+
+char *
+ngx_http_tailnet_access(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_tailnet_loc_conf_t *tlcf = conf;
+
+    return ngx_tailnet_rules_add(cf, &tlcf->rules);
+}

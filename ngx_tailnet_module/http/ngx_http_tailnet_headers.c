@@ -1,0 +1,498 @@
+
+/*
+ * tailnet_headers: identity for applications, as request headers.
+ *
+ * Whatever a client sends under "Tailscale-" is taken away on every listener,
+ * in the first phase there is: with "_" for "-" too, since CGI and WSGI make
+ * them equal.  What the module sets comes from the identity alone.  Names and
+ * encoding follow "tailscale serve" (RFC 2047 "Q" for what isn't ASCII);
+ * Tailscale-Node and Tailscale-Tags are ours.
+ */
+
+
+#include "ngx_http_tailnet_module.h"
+
+
+#define NGX_HTTP_TAILNET_WORD  75       /* RFC 2047, section 2 */
+
+
+typedef struct {
+    ngx_flag_t                   headers;
+} ngx_http_tailnet_headers_conf_t;
+
+
+typedef struct {
+    ngx_uint_t                   set;       /* the module's own are there */
+} ngx_http_tailnet_headers_ctx_t;
+
+
+typedef struct {
+    ngx_str_t                    name;
+    u_char                      *lowcase;
+    size_t                       offset;    /* in ngx_tailnet_who_t */
+    ngx_uint_t                   encode;
+} ngx_http_tailnet_header_t;
+
+
+static ngx_int_t ngx_http_tailnet_headers_strip_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_tailnet_headers_family(ngx_str_t *name);
+static ngx_int_t ngx_http_tailnet_headers_strip(ngx_http_request_t *r);
+static ngx_int_t ngx_http_tailnet_headers_add(ngx_http_request_t *r,
+    ngx_http_tailnet_header_t *h, ngx_str_t *value);
+static ngx_int_t ngx_http_tailnet_headers_encode(ngx_pool_t *pool,
+    ngx_str_t *in, ngx_str_t *out);
+static ngx_http_tailnet_headers_ctx_t *ngx_http_tailnet_headers_ctx(
+    ngx_http_request_t *r, ngx_uint_t create);
+static void ngx_http_tailnet_headers_cleanup(void *data);
+static void *ngx_http_tailnet_headers_create_conf(ngx_conf_t *cf);
+static char *ngx_http_tailnet_headers_merge_conf(ngx_conf_t *cf,
+    void *parent, void *child);
+static ngx_int_t ngx_http_tailnet_headers_init(ngx_conf_t *cf);
+
+
+static ngx_http_tailnet_header_t  ngx_http_tailnet_headers[] = {
+
+    { ngx_string("Tailscale-User-Login"),
+      (u_char *) "tailscale-user-login",
+      offsetof(ngx_tailnet_who_t, user), 1 },
+
+    { ngx_string("Tailscale-User-Name"),
+      (u_char *) "tailscale-user-name",
+      offsetof(ngx_tailnet_who_t, user_name), 1 },
+
+    { ngx_string("Tailscale-User-Profile-Pic"),
+      (u_char *) "tailscale-user-profile-pic",
+      offsetof(ngx_tailnet_who_t, user_pic), 1 },
+
+    { ngx_string("Tailscale-App-Capabilities"),
+      (u_char *) "tailscale-app-capabilities",
+      offsetof(ngx_tailnet_who_t, caps), 1 },
+
+    { ngx_string("Tailscale-Node"),
+      (u_char *) "tailscale-node",
+      offsetof(ngx_tailnet_who_t, node_name), 0 },
+
+    { ngx_string("Tailscale-Tags"),
+      (u_char *) "tailscale-tags",
+      offsetof(ngx_tailnet_who_t, tags), 0 },
+
+    { ngx_null_string, NULL, 0, 0 }
+};
+
+
+static ngx_command_t  ngx_http_tailnet_headers_commands[] = {
+
+    { ngx_string("tailnet_headers"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_tailnet_headers_conf_t, headers),
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_tailnet_headers_module_ctx = {
+    NULL,                                  /* preconfiguration */
+    ngx_http_tailnet_headers_init,         /* postconfiguration */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_tailnet_headers_create_conf,  /* create location configuration */
+    ngx_http_tailnet_headers_merge_conf    /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_tailnet_headers_module = {
+    NGX_MODULE_V1,
+    &ngx_http_tailnet_headers_module_ctx,  /* module context */
+    ngx_http_tailnet_headers_commands,     /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static ngx_int_t
+ngx_http_tailnet_headers_strip_handler(ngx_http_request_t *r)
+{
+    if (ngx_http_tailnet_headers_strip(r) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r)
+{
+    ngx_str_t                        *value, encoded;
+    ngx_tailnet_who_t                *who;
+    ngx_http_tailnet_header_t        *h;
+    ngx_http_tailnet_headers_ctx_t   *ctx;
+    ngx_http_tailnet_headers_conf_t  *hcf;
+
+    if (r != r->main) {
+        /* a subrequest has its parent's headers */
+        return NGX_DECLINED;
+    }
+
+    hcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_headers_module);
+    ctx = ngx_http_tailnet_headers_ctx(r, hcf->headers);
+
+    if (ctx == NULL) {
+        return hcf->headers ? NGX_HTTP_INTERNAL_SERVER_ERROR : NGX_DECLINED;
+    }
+
+    if (ctx->set) {
+
+        if (hcf->headers) {
+            return NGX_DECLINED;
+        }
+
+        /* redirected to a location whose application isn't to know */
+
+        ctx->set = 0;
+        return ngx_http_tailnet_headers_strip_handler(r);
+    }
+
+    if (!hcf->headers) {
+        return NGX_DECLINED;
+    }
+
+    who = ngx_http_tailnet_who(r);
+    if (who == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (who->state != NGX_TAILNET_WHO_PEER) {
+        return NGX_DECLINED;
+    }
+
+    ctx->set = 1;
+
+    for (h = ngx_http_tailnet_headers; h->name.len; h++) {
+        value = (ngx_str_t *) ((u_char *) who + h->offset);
+
+        if (value->len == 0) {
+            continue;
+        }
+
+        if (h->encode) {
+            if (ngx_http_tailnet_headers_encode(r->pool, value, &encoded)
+                != NGX_OK)
+            {
+                return NGX_HTTP_INTERNAL_SERVER_ERROR;
+            }
+
+            value = &encoded;
+        }
+
+        if (ngx_http_tailnet_headers_add(r, h, value) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_uint_t
+ngx_http_tailnet_headers_family(ngx_str_t *name)
+{
+    u_char      c;
+    ngx_uint_t  i;
+
+    static u_char  prefix[] = "tailscale-";
+
+    if (name->len < sizeof(prefix) - 1) {
+        return 0;
+    }
+
+    for (i = 0; i < sizeof(prefix) - 1; i++) {
+        c = name->data[i];
+        c = (c == '_') ? '-' : ngx_tolower(c);
+
+        if (c != prefix[i]) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/*
+ * The list is built anew rather than shifted: r->headers_in has pointers to
+ * its elements, which stay valid in the old one.
+ */
+
+static ngx_int_t
+ngx_http_tailnet_headers_strip(ngx_http_request_t *r)
+{
+    ngx_uint_t        i, found;
+    ngx_list_t        list;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *header, *copy;
+
+    found = 0;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        header = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            found |= ngx_http_tailnet_headers_family(&header[i].key);
+        }
+    }
+
+    if (!found) {
+        return NGX_OK;
+    }
+
+    if (ngx_list_init(&list, r->pool, 20, sizeof(ngx_table_elt_t)) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        header = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (ngx_http_tailnet_headers_family(&header[i].key)) {
+                continue;
+            }
+
+            copy = ngx_list_push(&list);
+            if (copy == NULL) {
+                return NGX_ERROR;
+            }
+
+            *copy = header[i];
+        }
+    }
+
+    r->headers_in.headers = list;
+
+    if (list.last == &list.part) {
+        r->headers_in.headers.last = &r->headers_in.headers.part;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_headers_add(ngx_http_request_t *r,
+    ngx_http_tailnet_header_t *h, ngx_str_t *value)
+{
+    ngx_table_elt_t  *e;
+
+    e = ngx_list_push(&r->headers_in.headers);
+    if (e == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(e, sizeof(ngx_table_elt_t));
+
+    e->hash = ngx_hash_key(h->lowcase, h->name.len);
+    e->key = h->name;
+    e->value = *value;
+    e->lowcase_key = h->lowcase;
+
+    return NGX_OK;
+}
+
+
+/* "=?utf-8?q?...?=" words of at most 75 bytes; UTF-8 sequences stay whole */
+
+static ngx_int_t
+ngx_http_tailnet_headers_encode(ngx_pool_t *pool, ngx_str_t *in,
+    ngx_str_t *out)
+{
+    u_char      *p, *q, *end, *last;
+    size_t       n, need, word;
+    ngx_uint_t   plain;
+
+    static u_char  hex[] = "0123456789ABCDEF";
+    static u_char  open[] = "=?utf-8?q?";
+
+    plain = 1;
+    end = in->data + in->len;
+
+    for (p = in->data; p < end; p++) {
+        if (*p < 0x20 || *p > 0x7e) {
+            plain = 0;
+            break;
+        }
+    }
+
+    if (plain) {
+        *out = *in;
+        return NGX_OK;
+    }
+
+    /* at worst each byte is three, and each word holds four sequences */
+
+    q = ngx_pnalloc(pool, in->len * 3
+                          + (in->len / 4 + 1) * (sizeof(open) + 3));
+    if (q == NULL) {
+        return NGX_ERROR;
+    }
+
+    out->data = q;
+    q = ngx_cpymem(q, open, sizeof(open) - 1);
+    word = sizeof(open) - 1;
+
+    for (p = in->data; p < end; p = last) {
+
+        last = p + 1;
+
+        while (last < end && (*last & 0xc0) == 0x80 && last - p < 4) {
+            last++;
+        }
+
+        need = 0;
+
+        for (n = 0; n < (size_t) (last - p); n++) {
+            need += (p[n] == ' '
+                     || (p[n] > ' ' && p[n] < 0x7f && p[n] != '='
+                         && p[n] != '?' && p[n] != '_'))
+                    ? 1 : 3;
+        }
+
+        if (word + need + 2 > NGX_HTTP_TAILNET_WORD) {
+            q = ngx_cpymem(q, "?= ", 3);
+            q = ngx_cpymem(q, open, sizeof(open) - 1);
+            word = sizeof(open) - 1;
+        }
+
+        word += need;
+
+        for ( /* void */ ; p < last; p++) {
+
+            if (*p == ' ') {
+                *q++ = '_';
+
+            } else if (*p > ' ' && *p < 0x7f && *p != '=' && *p != '?'
+                       && *p != '_')
+            {
+                *q++ = *p;
+
+            } else {
+                *q++ = '=';
+                *q++ = hex[*p >> 4];
+                *q++ = hex[*p & 0xf];
+            }
+        }
+    }
+
+    q = ngx_cpymem(q, "?=", 2);
+    out->len = q - out->data;
+
+    return NGX_OK;
+}
+
+
+/* kept in a pool cleanup: an internal redirect clears module contexts */
+
+static ngx_http_tailnet_headers_ctx_t *
+ngx_http_tailnet_headers_ctx(ngx_http_request_t *r, ngx_uint_t create)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    for (cln = r->pool->cleanup; cln; cln = cln->next) {
+        if (cln->handler == ngx_http_tailnet_headers_cleanup) {
+            return cln->data;
+        }
+    }
+
+    if (!create) {
+        return NULL;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool,
+                               sizeof(ngx_http_tailnet_headers_ctx_t));
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    ngx_memzero(cln->data, sizeof(ngx_http_tailnet_headers_ctx_t));
+    cln->handler = ngx_http_tailnet_headers_cleanup;
+
+    return cln->data;
+}
+
+
+/* marks the context in the pool's list; there is nothing to clean */
+
+static void
+ngx_http_tailnet_headers_cleanup(void *data)
+{
+}
+
+
+static void *
+ngx_http_tailnet_headers_create_conf(ngx_conf_t *cf)
+{
+    ngx_http_tailnet_headers_conf_t  *hcf;
+
+    hcf = ngx_palloc(cf->pool, sizeof(ngx_http_tailnet_headers_conf_t));
+    if (hcf == NULL) {
+        return NULL;
+    }
+
+    hcf->headers = NGX_CONF_UNSET;
+
+    return hcf;
+}
+
+
+static char *
+ngx_http_tailnet_headers_merge_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_tailnet_headers_conf_t  *prev = parent;
+    ngx_http_tailnet_headers_conf_t  *conf = child;
+
+    ngx_conf_merge_value(conf->headers, prev->headers, 0);
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_headers_init(ngx_conf_t *cf)
+{
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_POST_READ_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_tailnet_headers_strip_handler;
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_PREACCESS_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_tailnet_headers_set_handler;
+
+    return NGX_OK;
+}

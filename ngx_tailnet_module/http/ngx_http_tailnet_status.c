@@ -1,0 +1,232 @@
+
+/*
+ * tailnet_status: what tailnetd says of itself, as JSON.  The worker asks over
+ * its channel and answers when the document comes; it never waits.
+ */
+
+
+#include "ngx_http_tailnet_module.h"
+
+#include <sys/stat.h>
+
+
+#define NGX_HTTP_TAILNET_STATUS_MAX  (64 * 1024 * 1024)
+
+
+typedef struct {
+    ngx_tailnet_ask_t            ask;
+    ngx_http_request_t          *request;
+} ngx_http_tailnet_status_ctx_t;
+
+
+static char *ngx_http_tailnet_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_int_t ngx_http_tailnet_status_handler(ngx_http_request_t *r);
+static void ngx_http_tailnet_status_answer(void *data, ngx_tailnet_msg_t *m);
+static ngx_int_t ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd);
+static void ngx_http_tailnet_status_cleanup(void *data);
+
+
+static ngx_command_t  ngx_http_tailnet_status_commands[] = {
+
+    { ngx_string("tailnet_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_tailnet_status,
+      0,
+      0,
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_tailnet_status_module_ctx = {
+    NULL,                                  /* preconfiguration */
+    NULL,                                  /* postconfiguration */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    NULL,                                  /* create location configuration */
+    NULL                                   /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_tailnet_status_module = {
+    NGX_MODULE_V1,
+    &ngx_http_tailnet_status_module_ctx,   /* module context */
+    ngx_http_tailnet_status_commands,      /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static ngx_int_t
+ngx_http_tailnet_status_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                       rc;
+    ngx_pool_cleanup_t             *cln;
+    ngx_tailnet_rule_t             *rule;
+    struct tn_admin_text            msg;
+    ngx_http_tailnet_status_ctx_t  *ctx;
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        return NGX_HTTP_NOT_ALLOWED;
+    }
+
+    if (ngx_http_tailnet_acl(r, &rule) == NGX_DECLINED) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "tailnet_status shows users and addresses: it answers "
+                      "only where \"tailnet_acl\" says who may look");
+        return NGX_HTTP_FORBIDDEN;
+    }
+
+    rc = ngx_http_discard_request_body(r);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool,
+                               sizeof(ngx_http_tailnet_status_ctx_t));
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ctx = cln->data;
+    ngx_memzero(ctx, sizeof(ngx_http_tailnet_status_ctx_t));
+    cln->handler = ngx_http_tailnet_status_cleanup;
+
+    ctx->request = r;
+    ctx->ask.handler = ngx_http_tailnet_status_answer;
+    ctx->ask.data = ctx;
+
+    ngx_memzero(&msg, sizeof(msg));
+    msg.h.type = TN_ADMIN_STATUS;
+
+    if (ngx_tailnet_worker_ask(&ctx->ask, &msg, sizeof(msg)) != NGX_OK) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "tailnet_status: tailnetd is not there");
+        return NGX_HTTP_SERVICE_UNAVAILABLE;
+    }
+
+    r->main->count++;
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_tailnet_status_answer(void *data, ngx_tailnet_msg_t *m)
+{
+    ngx_http_tailnet_status_ctx_t *ctx = data;
+
+    ngx_int_t            rc;
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+    c = r->connection;
+
+    if (m == NULL || m->u.head.type != TN_ADMIN_TEXT || m->nfds != 1) {
+        ngx_log_error(NGX_LOG_ERR, c->log, 0,
+                      "tailnet_status: tailnetd gave no status");
+        rc = NGX_HTTP_SERVICE_UNAVAILABLE;
+
+    } else {
+        rc = ngx_http_tailnet_status_send(r, m->fds[0]);
+    }
+
+    ngx_http_finalize_request(r, rc);
+    ngx_http_run_posted_requests(c);
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd)
+{
+    size_t        size;
+    ssize_t       n;
+    ngx_int_t     rc;
+    ngx_buf_t    *b;
+    struct stat   st;
+    ngx_chain_t   out;
+
+    if (fstat(fd, &st) == -1 || st.st_size < 1
+        || st.st_size > NGX_HTTP_TAILNET_STATUS_MAX)
+    {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "tailnet_status: a status of %O bytes is not shown",
+                      (off_t) st.st_size);
+        return NGX_HTTP_SERVICE_UNAVAILABLE;
+    }
+
+    size = st.st_size;
+
+    b = ngx_create_temp_buf(r->pool, size);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    /* a memory file: reading it does not block */
+
+    while (b->last < b->end) {
+        n = pread(fd, b->last, b->end - b->last, b->last - b->pos);
+
+        if (n <= 0) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        b->last += n;
+    }
+
+    r->headers_out.status = NGX_HTTP_OK;
+    r->headers_out.content_length_n = size;
+    ngx_str_set(&r->headers_out.content_type, "application/json");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    b->last_buf = (r == r->main) ? 1 : 0;
+    b->last_in_chain = 1;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_output_filter(r, &out);
+}
+
+
+static void
+ngx_http_tailnet_status_cleanup(void *data)
+{
+    ngx_http_tailnet_status_ctx_t *ctx = data;
+
+    ngx_tailnet_worker_cancel(&ctx->ask);
+}
+
+
+static char *
+ngx_http_tailnet_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_http_tailnet_status_handler;
+
+    return NGX_CONF_OK;
+}

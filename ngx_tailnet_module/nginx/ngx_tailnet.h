@@ -1,0 +1,379 @@
+
+/*
+ * ngx_tailnet.h: what the http and stream modules share.
+ *
+ * Nothing here knows http or stream.  "Node" in this file is a number: the
+ * index in ngx_tailnet_conf_t.nodes of a tailnet_node that a listener or an
+ * upstream names.
+ */
+
+
+#ifndef _NGX_TAILNET_H_INCLUDED_
+#define _NGX_TAILNET_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_event_connect.h>
+
+#include "tn_acl.h"
+#include "tn_addr.h"
+#include "tn_admin.h"
+#include "tn_node.h"
+#include "tn_snap.h"
+#include "tn_snap_read.h"
+
+
+/* in messages: which words, where */
+
+typedef struct {
+    ngx_str_t                    file;
+    ngx_uint_t                   line;
+} ngx_tailnet_place_t;
+
+
+/* a node that is named somewhere; its block may come later or elsewhere */
+
+typedef struct {
+    ngx_str_t                    name;      /* empty: "the only node" */
+    ngx_tailnet_place_t          place;     /* of the first mention */
+    uint64_t                     cookie;    /* of its network namespace */
+} ngx_tailnet_node_t;
+
+
+/* a listening socket that tailnetd made */
+
+typedef struct {
+    ngx_uint_t                   node;
+    int                          family;
+    int                          type;
+    in_port_t                    port;      /* host order */
+    ngx_uint_t                   worker;
+    ngx_socket_t                 fd;
+    ngx_uint_t                   index;     /* in cycle->listening */
+    ngx_connection_handler_pt    handler;   /* of http or stream */
+} ngx_tailnet_listen_t;
+
+
+typedef struct {
+    ngx_str_t                    path;      /* of the admin socket */
+    ngx_str_t                    log;
+    ngx_str_t                    level;
+    ngx_str_t                    binary;
+    ngx_str_t                    user;
+    ngx_str_t                    timing;
+    ngx_tailnet_place_t          place;     /* of tailnet_engine */
+
+    ngx_array_t                  table;     /* struct tn_node: the blocks */
+    ngx_array_t                  blocks;    /* ngx_tailnet_place_t of each */
+
+    ngx_array_t                  nodes;     /* ngx_tailnet_node_t */
+    ngx_array_t                  mentions;  /* of nodes, to be checked */
+    ngx_array_t                  listens;   /* ngx_tailnet_listen_t */
+
+    /* the control connection of this cycle; -1: none */
+    ngx_socket_t                 ctl;
+    ngx_socket_t                 hello;     /* hello-only, for the workers */
+    ngx_socket_t                 bequest;   /* what a next holder may adopt */
+    uint64_t                     cycle_id;
+    uint32_t                     seq;
+    u_char                       why[TN_ERR_MAX + 256];
+
+    unsigned                     spawned:1; /* tailnetd, by this cycle */
+} ngx_tailnet_conf_t;
+
+
+#define ngx_tailnet_get_conf(cycle)                                           \
+    ((ngx_tailnet_conf_t *) ngx_get_conf((cycle)->conf_ctx,                   \
+                                         ngx_tailnet_module))
+
+
+/*
+ * ngx_tailnet_module.c
+ *
+ * ngx_tailnet_node_ref(): the number of the node that a directive names; an
+ * empty name means "the only node".  Whether there is such a node is checked
+ * when the whole configuration is known.  "what" is the directive and must
+ * live as long as the cycle.
+ *
+ * ngx_tailnet_node_mention(): only that check.
+ */
+
+ngx_int_t ngx_tailnet_node_ref(ngx_conf_t *cf, ngx_str_t *name,
+    const char *what, ngx_uint_t *node);
+ngx_int_t ngx_tailnet_node_mention(ngx_conf_t *cf, ngx_str_t *name,
+    const char *what);
+void ngx_tailnet_place(ngx_conf_t *cf, ngx_tailnet_place_t *place);
+
+
+/*
+ * ngx_tailnet_admin.c: messages of tn_admin.h
+ *
+ * ngx_tailnet_admin_recv() returns the length; 0: the channel ended; -1 and
+ * errno, EBADMSG for what can't be a message.  Descriptors become the
+ * caller's.
+ *
+ * ngx_tailnet_admin_call() asks and waits, for the master only.  "msg" gets
+ * its seq here.  NGX_OK; NGX_DECLINED: tailnetd refused; NGX_ERROR: the channel
+ * is of no use any more.  The last two leave a sentence in tcf->why.
+ */
+
+typedef struct {
+    union {
+        struct tn_admin_head     head;
+        struct tn_admin_error    error;
+        struct tn_admin_hello_ok hello_ok;
+        struct tn_admin_snapshot snapshot;
+        u_char                   bytes[4096];
+    } u;
+
+    size_t                       len;
+    int                          fds[TN_ADMIN_FDS_MAX];
+    ngx_uint_t                   nfds;
+} ngx_tailnet_msg_t;
+
+ngx_int_t ngx_tailnet_admin_send(ngx_socket_t s, const void *msg, size_t len,
+    const int *fds, ngx_uint_t nfds);
+ssize_t ngx_tailnet_admin_recv(ngx_socket_t s, ngx_tailnet_msg_t *m,
+    int flags);
+void ngx_tailnet_admin_discard(ngx_tailnet_msg_t *m);
+ngx_int_t ngx_tailnet_admin_call(ngx_tailnet_conf_t *tcf, ngx_socket_t *s,
+    void *msg, size_t len, const int *fds, ngx_uint_t nfds, uint16_t answer,
+    ngx_tailnet_msg_t *m);
+void ngx_cdecl ngx_tailnet_why(ngx_tailnet_conf_t *tcf, const char *fmt, ...);
+
+
+/*
+ * ngx_tailnet_cycle.c: the master's side of the admin channel
+ *
+ * ngx_tailnet_cycle_open() leaves a sentence in tcf->why if there is no
+ * tailnetd to be had; "old" is the configuration that ruled before or NULL.
+ * ngx_tailnet_cycle_listen() returns a socket or -1 and a sentence.
+ */
+
+ngx_int_t ngx_tailnet_cycle_path(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
+ngx_int_t ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
+    ngx_tailnet_conf_t *old);
+ngx_socket_t ngx_tailnet_cycle_listen(ngx_tailnet_conf_t *tcf,
+    ngx_listening_t *ls, ngx_uint_t node);
+void ngx_tailnet_cycle_commit(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
+void ngx_tailnet_cycle_leave(ngx_tailnet_conf_t *tcf, ngx_uint_t hello);
+void ngx_tailnet_cycle_stop(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
+
+
+/* ngx_tailnet_spawn.c: returns our end of the first connection, or -1 */
+
+ngx_socket_t ngx_tailnet_spawn(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
+
+
+/*
+ * ngx_tailnet_listen.c
+ *
+ * ngx_tailnet_listen_placeholder(): the address that stands for a node and
+ * port until tailnetd's socket takes its place.
+ *
+ * ngx_tailnet_listen_find(): NULL if the listener isn't on a mesh.
+ */
+
+ngx_int_t ngx_tailnet_listen_placeholder(ngx_conf_t *cf, ngx_uint_t node,
+    int family, in_port_t port, struct sockaddr **sockaddr,
+    socklen_t *socklen);
+ngx_int_t ngx_tailnet_listen_init_conf(ngx_cycle_t *cycle,
+    ngx_tailnet_conf_t *tcf);
+ngx_int_t ngx_tailnet_listen_init_module(ngx_cycle_t *cycle,
+    ngx_tailnet_conf_t *tcf);
+ngx_tailnet_listen_t *ngx_tailnet_listen_find(ngx_listening_t *ls);
+ngx_int_t ngx_tailnet_listen_cookie(ngx_socket_t fd, uint64_t *cookie);
+
+
+/*
+ * ngx_tailnet_worker.c: a worker's channel to tailnetd, and its snapshots
+ *
+ * A question that is under way is an ngx_tailnet_ask_t in the asker's memory,
+ * which cancels it before that memory goes.  The handler gets the answer, or
+ * NULL if the channel was lost; descriptors it doesn't take (by writing -1
+ * over them) are closed.
+ */
+
+typedef void (*ngx_tailnet_answer_pt)(void *data, ngx_tailnet_msg_t *m);
+
+typedef struct {
+    ngx_queue_t                  queue;
+    ngx_tailnet_answer_pt        handler;
+    void                        *data;
+    uint32_t                     seq;
+    unsigned                     pending:1;
+} ngx_tailnet_ask_t;
+
+ngx_int_t ngx_tailnet_worker_init(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
+void ngx_tailnet_worker_exit(void);
+ngx_uint_t ngx_tailnet_worker_nodes(void);
+ngx_str_t *ngx_tailnet_worker_name(ngx_uint_t node);
+ngx_uint_t ngx_tailnet_worker_ready(void);
+
+/* NULL: no snapshot yet; valid until the caller returns to the event loop */
+struct tn_snap *ngx_tailnet_worker_snap(ngx_uint_t node);
+
+/* NGX_OK; NGX_DECLINED: no channel now */
+ngx_int_t ngx_tailnet_worker_ask(ngx_tailnet_ask_t *ask, void *msg,
+    size_t len);
+void ngx_tailnet_worker_cancel(ngx_tailnet_ask_t *ask);
+
+
+/*
+ * ngx_tailnet_connect.c: connections to peers
+ *
+ * ngx_tailnet_connect() is for a peer.get handler and returns what such a
+ * handler may: NGX_AGAIN, NGX_DONE, NGX_DECLINED or NGX_ERROR, never NGX_OK.
+ * The peer.free handler calls ngx_tailnet_connect_cancel().
+ */
+
+typedef struct {
+    ngx_queue_t                  queue;
+    ngx_peer_connection_t       *pc;
+    ngx_connection_t            *connection;
+    unsigned                     waiting:1;
+} ngx_tailnet_wait_t;
+
+ngx_int_t ngx_tailnet_connect_init(ngx_cycle_t *cycle, ngx_uint_t nodes);
+ngx_int_t ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
+    ngx_tailnet_wait_t *w);
+void ngx_tailnet_connect_cancel(ngx_tailnet_wait_t *w);
+void ngx_tailnet_connect_up(void);
+void ngx_tailnet_connect_lost(void);
+
+
+/*
+ * ngx_tailnet_identity.c: who is at the other end of a connection
+ *
+ * Bound at accept: the node of the listener and the real source address.  Who
+ * that is is looked up when asked, in the current snapshot.
+ */
+
+typedef enum {
+    NGX_TAILNET_WHO_PEER = 0,
+    NGX_TAILNET_WHO_LOCAL,          /* listener isn't on a mesh */
+    NGX_TAILNET_WHO_UNKNOWN,        /* on a mesh, but no peer of ours */
+    NGX_TAILNET_WHO_EXPIRED,        /* the peer's key */
+    NGX_TAILNET_WHO_SELF_EXPIRED,
+    NGX_TAILNET_WHO_NO_SNAPSHOT
+} ngx_tailnet_who_e;
+
+
+typedef struct {
+    ngx_queue_t                  queue;     /* live connections of a worker */
+    ngx_queue_t                  verdicts;
+    ngx_connection_t            *connection;
+    ngx_uint_t                   node;
+    struct tn_addr               addr;
+    ngx_uint_t                   round;     /* of the last recheck */
+    unsigned                     closed:1;
+} ngx_tailnet_identity_t;
+
+
+/* a look into the snapshot; valid until the return to the event loop */
+
+typedef struct {
+    ngx_tailnet_who_e            state;
+    ngx_uint_t                   node;
+    struct tn_who                who;       /* who.peer: &peer or NULL */
+    struct tn_peer               peer;
+    struct tn_peer               self;
+    struct tn_snap              *snap;
+    unsigned                     known:1;   /* peer, though perhaps expired */
+    unsigned                     has_self:1;
+} ngx_tailnet_look_t;
+
+
+/* the same with copies of everything; empty strings: not known */
+
+typedef struct {
+    ngx_tailnet_who_e            state;
+    ngx_uint_t                   node;
+    struct tn_who                who;
+    struct tn_peer               peer;
+    unsigned                     known:1;
+
+    ngx_str_t                    user;
+    ngx_str_t                    user_name;
+    ngx_str_t                    user_pic;
+    ngx_str_t                    node_name;
+    ngx_str_t                    node_id;
+    ngx_str_t                    host;
+    ngx_str_t                    tags;
+    ngx_str_t                    ip;
+    ngx_str_t                    caps;
+    ngx_str_t                    identity;
+    ngx_str_t                    domain;
+    ngx_str_t                    self_name;
+    ngx_str_t                    self_host;
+    ngx_str_t                    self_ip;
+} ngx_tailnet_who_t;
+
+
+/*
+ * What let a live connection's traffic through, to be asked again when the
+ * snapshot changes.  The handler returns NGX_OK, or NGX_DECLINED and a reason
+ * that names the peer, at most reason->len bytes.
+ */
+
+typedef struct ngx_tailnet_verdict_s  ngx_tailnet_verdict_t;
+
+typedef ngx_int_t (*ngx_tailnet_verdict_pt)(ngx_tailnet_verdict_t *v,
+    ngx_tailnet_look_t *look, ngx_str_t *reason);
+
+struct ngx_tailnet_verdict_s {
+    ngx_queue_t                  queue;
+    ngx_tailnet_verdict_pt       handler;
+    void                        *data;
+    unsigned                     active:1;
+};
+
+void ngx_tailnet_identity_init(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
+void ngx_tailnet_identity_bind(ngx_connection_t *c, ngx_tailnet_listen_t *l);
+ngx_tailnet_identity_t *ngx_tailnet_identity_get(ngx_connection_t *c);
+void ngx_tailnet_identity_look(ngx_connection_t *c, ngx_tailnet_look_t *look);
+ngx_tailnet_who_t *ngx_tailnet_identity_who(ngx_connection_t *c,
+    ngx_pool_t *pool);
+u_char *ngx_tailnet_identity_text(u_char *buf, u_char *last,
+    ngx_tailnet_who_e state, const struct tn_who *who,
+    const struct tn_peer *peer);
+void ngx_tailnet_identity_recheck(void);
+
+/* does nothing for a connection that has no identity */
+void ngx_tailnet_verdict_add(ngx_connection_t *c, ngx_tailnet_verdict_t *v);
+void ngx_tailnet_verdict_remove(ngx_tailnet_verdict_t *v);
+
+
+/*
+ * ngx_tailnet_rules.c: tailnet_acl, for http and stream
+ *
+ * ngx_tailnet_rules_check() refuses selectors that don't say which tailnet
+ * they mean where "nodes" (a bit for each) has several.
+ *
+ * ngx_tailnet_rules_decide(): NGX_OK or NGX_DECLINED; *rule is the rule that
+ * decided or NULL.
+ */
+
+typedef struct {
+    struct tn_selector           selector;
+    ngx_str_t                    text;      /* "accept tag:dev" */
+    ngx_tailnet_place_t          place;
+    unsigned                     accept:1;
+} ngx_tailnet_rule_t;
+
+char *ngx_tailnet_rules_add(ngx_conf_t *cf, ngx_array_t **rules);
+char *ngx_tailnet_rules_check(ngx_conf_t *cf, ngx_array_t *rules,
+    uint64_t nodes);
+ngx_int_t ngx_tailnet_rules_decide(ngx_array_t *rules,
+    ngx_tailnet_who_e state, const struct tn_who *who,
+    ngx_tailnet_rule_t **rule);
+u_char *ngx_tailnet_rules_text(u_char *buf, u_char *last,
+    ngx_tailnet_who_e state, ngx_tailnet_rule_t *rule);
+
+
+extern ngx_module_t  ngx_tailnet_module;
+
+
+#endif /* _NGX_TAILNET_H_INCLUDED_ */

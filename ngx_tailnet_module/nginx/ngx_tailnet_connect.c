@@ -1,0 +1,516 @@
+
+/*
+ * Connections to peers, on sockets of the node's namespace.
+ *
+ * Only tailnetd can make such a socket, so a worker has a few in stock for
+ * each node, family and type, and asks for more before they run out.  If they
+ * do, the connection gets a descriptor that can't become ready and waits; the
+ * socket takes its number when it comes, and the caller's connect timeout runs
+ * meanwhile.
+ */
+
+
+#include "ngx_tailnet.h"
+
+
+#define NGX_TAILNET_POOL_LOW    8
+#define NGX_TAILNET_POOL_HIGH   32
+#define NGX_TAILNET_POOL_KINDS  4           /* of one node */
+
+
+typedef struct {
+    ngx_socket_t         fds[NGX_TAILNET_POOL_HIGH];
+    ngx_uint_t           n;
+    ngx_uint_t           node;
+    ngx_uint_t           kind;
+    ngx_queue_t          waiting;           /* ngx_tailnet_wait_t */
+    ngx_tailnet_ask_t    ask;
+} ngx_tailnet_pool_t;
+
+
+static ngx_tailnet_pool_t *ngx_tailnet_connect_pool(ngx_uint_t node,
+    int family, int type);
+static void ngx_tailnet_connect_fill(ngx_tailnet_pool_t *p);
+static void ngx_tailnet_connect_fill_handler(void *data,
+    ngx_tailnet_msg_t *m);
+static void ngx_tailnet_connect_serve(ngx_tailnet_pool_t *p);
+static void ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p);
+static ngx_connection_t *ngx_tailnet_connect_connection(
+    ngx_peer_connection_t *pc, ngx_socket_t s, int type);
+static ngx_int_t ngx_tailnet_connect_start(ngx_peer_connection_t *pc,
+    ngx_connection_t *c);
+static ngx_int_t ngx_tailnet_connect_options(ngx_peer_connection_t *pc,
+    ngx_socket_t s);
+
+
+static ngx_tailnet_pool_t  *ngx_tailnet_pools;
+static ngx_uint_t           ngx_tailnet_npools;
+static ngx_socket_t         ngx_tailnet_null = (ngx_socket_t) -1;
+
+
+ngx_int_t
+ngx_tailnet_connect_init(ngx_cycle_t *cycle, ngx_uint_t nodes)
+{
+    ngx_uint_t           i, n;
+    ngx_tailnet_pool_t  *p;
+
+    n = nodes * NGX_TAILNET_POOL_KINDS;
+
+    p = ngx_pcalloc(cycle->pool, n * sizeof(ngx_tailnet_pool_t));
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < n; i++) {
+        p[i].node = i / NGX_TAILNET_POOL_KINDS;
+        p[i].kind = i % NGX_TAILNET_POOL_KINDS;
+        p[i].ask.handler = ngx_tailnet_connect_fill_handler;
+        p[i].ask.data = &p[i];
+        ngx_queue_init(&p[i].waiting);
+    }
+
+    ngx_tailnet_null = open("/dev/null", O_RDWR|O_CLOEXEC);
+
+    if (ngx_tailnet_null == (ngx_socket_t) -1) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
+                      "open(\"/dev/null\") failed");
+        return NGX_ERROR;
+    }
+
+    ngx_tailnet_pools = p;
+    ngx_tailnet_npools = n;
+
+    return NGX_OK;
+}
+
+
+static ngx_tailnet_pool_t *
+ngx_tailnet_connect_pool(ngx_uint_t node, int family, int type)
+{
+    ngx_uint_t  i;
+
+    i = node * NGX_TAILNET_POOL_KINDS;
+
+    if (family == AF_INET6) {
+        i += 1;
+    }
+
+    if (type == SOCK_DGRAM) {
+        i += 2;
+    }
+
+    return i < ngx_tailnet_npools ? &ngx_tailnet_pools[i] : NULL;
+}
+
+
+static void
+ngx_tailnet_connect_fill(ngx_tailnet_pool_t *p)
+{
+    ngx_str_t                *name;
+    struct tn_admin_sockets   ask;
+
+    if (p->n >= NGX_TAILNET_POOL_LOW || p->ask.pending) {
+        return;
+    }
+
+    name = ngx_tailnet_worker_name(p->node);
+
+    ngx_memzero(&ask, sizeof(struct tn_admin_sockets));
+    ask.h.type = TN_ADMIN_SOCKETS;
+    ngx_memcpy(ask.node, name->data, name->len);
+    ask.family = (p->kind & 1) ? 6 : 4;
+    ask.type = (p->kind & 2) ? 2 : 1;
+    ask.count = (uint16_t) (NGX_TAILNET_POOL_HIGH - p->n);
+
+    if (ngx_tailnet_worker_ask(&p->ask, &ask, sizeof(ask)) != NGX_OK) {
+        ngx_tailnet_connect_fail(p);
+    }
+}
+
+
+static void
+ngx_tailnet_connect_fill_handler(void *data, ngx_tailnet_msg_t *m)
+{
+    ngx_tailnet_pool_t *p = data;
+
+    size_t      len;
+    ngx_uint_t  i;
+
+    if (m == NULL) {
+        return;
+    }
+
+    if (m->u.head.type != TN_ADMIN_FDS || m->nfds == 0) {
+        len = 0;
+
+        if (m->u.head.type == TN_ADMIN_ERROR
+            && m->len > sizeof(struct tn_admin_error))
+        {
+            len = m->len - sizeof(struct tn_admin_error);
+        }
+
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "tailnet: no sockets of node \"%V\": tailnetd says: "
+                      "%*s", ngx_tailnet_worker_name(p->node), len,
+                      m->u.error.text);
+
+        ngx_tailnet_connect_fail(p);
+        return;
+    }
+
+    for (i = 0; i < m->nfds && p->n < NGX_TAILNET_POOL_HIGH; i++) {
+        p->fds[p->n++] = m->fds[i];
+        m->fds[i] = -1;
+    }
+
+    ngx_tailnet_connect_serve(p);
+}
+
+
+static void
+ngx_tailnet_connect_serve(ngx_tailnet_pool_t *p)
+{
+    ngx_int_t            rc;
+    ngx_queue_t         *q;
+    ngx_socket_t         s;
+    ngx_connection_t    *c;
+    ngx_tailnet_wait_t  *w;
+
+    while (p->n && !ngx_queue_empty(&p->waiting)) {
+        q = ngx_queue_head(&p->waiting);
+        w = ngx_queue_data(q, ngx_tailnet_wait_t, queue);
+        ngx_tailnet_connect_cancel(w);
+
+        c = w->connection;
+        s = p->fds[--p->n];
+
+        if (dup3(s, c->fd, O_CLOEXEC) == -1) {
+            ngx_log_error(NGX_LOG_ALERT, c->log, ngx_errno,
+                          "tailnet: dup3() failed");
+            rc = NGX_ERROR;
+
+        } else {
+            rc = ngx_tailnet_connect_start(w->pc, c);
+        }
+
+        (void) close(s);
+
+        if (rc != NGX_AGAIN) {
+
+            /* connected or failed: the caller's first send() finds out */
+
+            c->write->ready = 1;
+            ngx_post_event(c->write, &ngx_posted_events);
+        }
+    }
+
+    ngx_tailnet_connect_fill(p);
+}
+
+
+/* nobody shall wait for what will not come: the next upstream is tried */
+
+static void
+ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p)
+{
+    ngx_queue_t         *q;
+    ngx_connection_t    *c;
+    ngx_tailnet_wait_t  *w;
+
+    while (!ngx_queue_empty(&p->waiting)) {
+        q = ngx_queue_head(&p->waiting);
+        w = ngx_queue_data(q, ngx_tailnet_wait_t, queue);
+        ngx_tailnet_connect_cancel(w);
+
+        c = w->connection;
+
+        ngx_log_error(NGX_LOG_ERR, c->log, 0,
+                      "tailnet: no socket to connect to %V", w->pc->name);
+
+        c->write->ready = 1;
+        ngx_post_event(c->write, &ngx_posted_events);
+    }
+}
+
+
+void
+ngx_tailnet_connect_up(void)
+{
+    ngx_uint_t           i;
+    ngx_tailnet_pool_t  *p;
+
+    for (i = 0; i < ngx_tailnet_npools; i++) {
+        p = &ngx_tailnet_pools[i];
+
+        if (!ngx_queue_empty(&p->waiting)) {
+            ngx_tailnet_connect_fill(p);
+        }
+    }
+}
+
+
+void
+ngx_tailnet_connect_lost(void)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < ngx_tailnet_npools; i++) {
+        ngx_tailnet_connect_fail(&ngx_tailnet_pools[i]);
+    }
+}
+
+
+ngx_int_t
+ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
+    ngx_tailnet_wait_t *w)
+{
+    int                  type;
+    ngx_int_t            rc;
+    ngx_socket_t         s;
+    ngx_connection_t    *c;
+    ngx_tailnet_pool_t  *p;
+
+    type = pc->type ? pc->type : SOCK_STREAM;
+    w->waiting = 0;
+
+    p = ngx_tailnet_connect_pool(node, pc->sockaddr->sa_family, type);
+
+    if (p == NULL || (p->n == 0 && !ngx_tailnet_worker_ready())) {
+        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                      "tailnet: no socket to connect to %V", pc->name);
+        return NGX_DECLINED;
+    }
+
+    if (p->n) {
+        s = p->fds[--p->n];
+
+    } else {
+        s = fcntl(ngx_tailnet_null, F_DUPFD_CLOEXEC, 0);
+
+        if (s == (ngx_socket_t) -1) {
+            ngx_log_error(NGX_LOG_ALERT, pc->log, ngx_errno,
+                          "tailnet: fcntl(F_DUPFD_CLOEXEC) failed");
+            return NGX_ERROR;
+        }
+
+        w->waiting = 1;
+    }
+
+    c = ngx_tailnet_connect_connection(pc, s, type);
+
+    if (c == NULL) {
+        w->waiting = 0;
+        (void) close(s);
+        return NGX_ERROR;
+    }
+
+    if (w->waiting) {
+        ngx_log_debug1(NGX_LOG_DEBUG_EVENT, pc->log, 0,
+                       "tailnet: waiting for a socket to %V", pc->name);
+
+        w->pc = pc;
+        w->connection = c;
+        ngx_queue_insert_tail(&p->waiting, &w->queue);
+
+        ngx_tailnet_connect_fill(p);
+
+        return NGX_AGAIN;
+    }
+
+    ngx_tailnet_connect_fill(p);
+
+    rc = ngx_tailnet_connect_start(pc, c);
+
+    if (rc == NGX_ERROR || rc == NGX_DECLINED) {
+        ngx_close_connection(c);
+        pc->connection = NULL;
+    }
+
+    return rc;
+}
+
+
+void
+ngx_tailnet_connect_cancel(ngx_tailnet_wait_t *w)
+{
+    if (w->waiting) {
+        w->waiting = 0;
+        ngx_queue_remove(&w->queue);
+    }
+}
+
+
+/* what ngx_event_connect_peer() makes of a socket */
+
+static ngx_connection_t *
+ngx_tailnet_connect_connection(ngx_peer_connection_t *pc, ngx_socket_t s,
+    int type)
+{
+    ngx_connection_t  *c;
+
+    c = ngx_get_connection(s, pc->log);
+    if (c == NULL) {
+        return NULL;
+    }
+
+    c->type = type;
+
+    if (type == SOCK_STREAM) {
+        c->recv = ngx_recv;
+        c->send = ngx_send;
+        c->recv_chain = ngx_recv_chain;
+        c->send_chain = ngx_send_chain;
+
+        c->sendfile = 1;
+
+    } else {
+        c->recv = ngx_udp_recv;
+        c->send = ngx_send;
+        c->send_chain = ngx_udp_send_chain;
+
+#if (nginx_version >= 1023000)
+        c->need_flush_buf = 1;
+#endif
+    }
+
+    c->log_error = pc->log_error;
+
+    c->read->log = pc->log;
+    c->write->log = pc->log;
+
+    c->number = ngx_atomic_fetch_add(ngx_connection_counter, 1);
+    c->start_time = ngx_current_msec;
+
+    pc->connection = c;
+
+    return c;
+}
+
+
+static ngx_int_t
+ngx_tailnet_connect_start(ngx_peer_connection_t *pc, ngx_connection_t *c)
+{
+    int         rc;
+    ngx_err_t   err;
+    ngx_int_t   event;
+    ngx_uint_t  level;
+
+    if (ngx_tailnet_connect_options(pc, c->fd) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_add_conn && ngx_add_conn(c) == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    ngx_log_debug3(NGX_LOG_DEBUG_EVENT, pc->log, 0,
+                   "tailnet: connect to %V, fd:%d #%uA",
+                   pc->name, c->fd, c->number);
+
+    rc = connect(c->fd, pc->sockaddr, pc->socklen);
+
+    if (rc == -1) {
+        err = ngx_socket_errno;
+
+        if (err != NGX_EINPROGRESS) {
+
+            if (err == NGX_ECONNREFUSED
+                || err == NGX_EAGAIN
+                || err == NGX_ECONNRESET
+                || err == NGX_ENETDOWN
+                || err == NGX_ENETUNREACH
+                || err == NGX_EHOSTDOWN
+                || err == NGX_EHOSTUNREACH)
+            {
+                level = NGX_LOG_ERR;
+
+            } else {
+                level = NGX_LOG_CRIT;
+            }
+
+            ngx_log_error(level, c->log, err,
+                          "connect() to %V over the tailnet failed",
+                          pc->name);
+
+            return NGX_DECLINED;
+        }
+    }
+
+    if (ngx_add_conn == NULL) {
+        event = (ngx_event_flags & NGX_USE_CLEAR_EVENT) ? NGX_CLEAR_EVENT
+                                                        : NGX_LEVEL_EVENT;
+
+        if (ngx_add_event(c->read, NGX_READ_EVENT, event) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (rc == -1
+            && ngx_add_event(c->write, NGX_WRITE_EVENT, event) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (rc == -1) {
+        return NGX_AGAIN;
+    }
+
+    c->write->ready = 1;
+
+    /* after NGX_OK ngx_event_connect_peer() would make a socket of the host */
+
+    return NGX_DONE;
+}
+
+
+static ngx_int_t
+ngx_tailnet_connect_options(ngx_peer_connection_t *pc, ngx_socket_t s)
+{
+    int  value;
+
+    if (pc->rcvbuf
+        && setsockopt(s, SOL_SOCKET, SO_RCVBUF, (const void *) &pc->rcvbuf,
+                      sizeof(int))
+           == -1)
+    {
+        ngx_log_error(NGX_LOG_ALERT, pc->log, ngx_socket_errno,
+                      "setsockopt(SO_RCVBUF) failed");
+        return NGX_ERROR;
+    }
+
+#if (nginx_version >= 1031003)
+
+    if (pc->sndbuf
+        && setsockopt(s, SOL_SOCKET, SO_SNDBUF, (const void *) &pc->sndbuf,
+                      sizeof(int))
+           == -1)
+    {
+        ngx_log_error(NGX_LOG_ALERT, pc->log, ngx_socket_errno,
+                      "setsockopt(SO_SNDBUF) failed");
+        return NGX_ERROR;
+    }
+
+#endif
+
+    if (pc->so_keepalive) {
+        value = 1;
+
+        if (setsockopt(s, SOL_SOCKET, SO_KEEPALIVE, (const void *) &value,
+                       sizeof(int))
+            == -1)
+        {
+            ngx_log_error(NGX_LOG_ALERT, pc->log, ngx_socket_errno,
+                          "setsockopt(SO_KEEPALIVE) failed, ignored");
+        }
+    }
+
+    if (pc->local
+        && bind(s, pc->local->sockaddr, pc->local->socklen) == -1)
+    {
+        ngx_log_error(NGX_LOG_CRIT, pc->log, ngx_socket_errno,
+                      "bind(%V) over the tailnet failed", &pc->local->name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
