@@ -3,8 +3,10 @@
 #
 #   make                tailnetd, tailnetctl, the module and the test programs
 #   make check          layers, unit tests, then t/ with prove
-#   make SAN=1 ...      the same with ASan and UBSan, in build-san/
+#   make SAN=1 ...      the same with ASan and UBSan, in build-san/; nginx too
 #   make CC=clang ...   the same with clang, in build-clang/
+#   make SUITE=trixie   the same with the nginx of another Debian suite, built
+#                       from its source, in build-trixie/
 
 CC     ?= gcc
 ifeq ($(origin CC),default)
@@ -14,7 +16,9 @@ SAN    ?=
 NGINX  ?= /usr/sbin/nginx
 NGINX_SRC ?= /usr/share/nginx/src
 
-B      ?= build$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-san)
+SUITE  ?= $(if $(SAN),bookworm)
+
+B      ?= build$(if $(SAN),,$(if $(SUITE),-$(SUITE)))$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-san)
 P      := ngx_tailnet_module
 
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
@@ -57,14 +61,19 @@ $(B)/tailnetctl: $(call obj,$(CORE) $(CLI) $(CTL_SHARED))
 # ---- the module ----
 MODULE_SRC := $(CORE) $(wildcard $(P)/core/*.h $(P)/nginx/* $(P)/http/*) config
 NGINX_TREE := $(B)/nginx
+NGINX_MAKE := $(MAKE) $(if $(V),,-s) -C $(NGINX_TREE) -f objs/Makefile
 $(B)/ngx_tailnet_module.so: $(NGINX_TREE)/objs/Makefile $(MODULE_SRC)
-	$(MAKE) $(if $(V),,-s) -C $(NGINX_TREE) -f objs/Makefile objs/ngx_tailnet_module.so
+	$(NGINX_MAKE) $(if $(SUITE),binary) objs/ngx_tailnet_module.so
 	cp $(NGINX_TREE)/objs/ngx_tailnet_module.so $@
+	$(if $(SUITE),cp $(NGINX_TREE)/objs/nginx $(B)/nginx-bin)
 
 $(NGINX_TREE)/objs/Makefile: config tests/lib/configure-module \
-    $(wildcard $(P)/nginx/*.c $(P)/http/*.c)
-	CC="$(CC)" SAN="$(SAN)" tests/lib/configure-module \
-	    $(NGINX) $(NGINX_SRC) $(NGINX_TREE)
+    tests/lib/configure-nginx $(wildcard $(P)/nginx/*.c $(P)/http/*.c)
+ifneq ($(SUITE),)
+	CC="$(CC)" SAN="$(SAN)" tests/lib/configure-nginx $(SUITE) $(NGINX_TREE)
+else
+	CC="$(CC)" tests/lib/configure-module $(NGINX) $(NGINX_SRC) $(NGINX_TREE)
+endif
 
 # ---- tests ----
 # A unit test names the sources and libraries it links at its top:

@@ -6,12 +6,38 @@
 #define NGX_HTTP_TAILNET_WHO_TEXT  512
 
 
+/*
+ * What let the last request of a connection through, for the time that it is
+ * kept alive.  It lives as long as the connection; the request's verdict is
+ * gone with the request.
+ */
+
+typedef struct {
+    ngx_tailnet_verdict_t    verdict;
+    ngx_array_t             *rules;
+    uint64_t                 peer;
+    ngx_str_t                text;
+    ngx_uint_t               round;     /* when the text was made */
+    u_char                   buf[NGX_HTTP_TAILNET_WHO_TEXT];
+} ngx_http_tailnet_kept_t;
+
+
 static ngx_int_t ngx_http_tailnet_access_set(ngx_http_request_t *r,
     ngx_http_tailnet_ctx_t *ctx, ngx_tailnet_rule_t *rule);
 static void ngx_http_tailnet_access_log(ngx_http_request_t *r,
     ngx_http_tailnet_ctx_t *ctx);
+static ngx_int_t ngx_http_tailnet_access_again(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx, ngx_array_t *rules);
+static ngx_int_t ngx_http_tailnet_access_keep(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx);
 static ngx_int_t ngx_http_tailnet_access_verdict(ngx_tailnet_verdict_t *v,
     ngx_tailnet_look_t *look, ngx_str_t *reason);
+static ngx_int_t ngx_http_tailnet_access_kept(ngx_tailnet_verdict_t *v,
+    ngx_tailnet_look_t *look, ngx_str_t *reason);
+static ngx_int_t ngx_http_tailnet_access_ask(ngx_array_t *rules,
+    uint64_t peer, ngx_tailnet_look_t *look, ngx_tailnet_rule_t **rule);
+static u_char *ngx_http_tailnet_access_reason(u_char *p, u_char *last,
+    ngx_tailnet_look_t *look, ngx_tailnet_rule_t *rule);
 
 
 ngx_int_t
@@ -67,6 +93,16 @@ ngx_http_tailnet_access_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
+
+    if (rc == NGX_OK && ctx->who->round != ngx_tailnet_identity_round()) {
+        rc = ngx_http_tailnet_access_again(r, ctx, tlcf->rules);
+
+        if (rc == NGX_ERROR) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+
     if (rc == NGX_HTTP_FORBIDDEN) {
         ngx_tailnet_verdict_remove(&ctx->verdict);
         ngx_http_tailnet_access_log(r, ctx);
@@ -74,9 +110,12 @@ ngx_http_tailnet_access_handler(ngx_http_request_t *r)
         return NGX_HTTP_FORBIDDEN;
     }
 
-    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
-
     ctx->rules = tlcf->rules;
+
+    if (ngx_http_tailnet_access_keep(r, ctx) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     ctx->verdict.handler = ngx_http_tailnet_access_verdict;
     ctx->verdict.data = ctx;
 
@@ -141,6 +180,93 @@ ngx_http_tailnet_access_log(ngx_http_request_t *r,
 }
 
 
+/*
+ * A snapshot came between the first question who it is and this decision: the
+ * variables stay as they are, but rights that are gone let nobody in.
+ */
+
+static ngx_int_t
+ngx_http_tailnet_access_again(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx, ngx_array_t *rules)
+{
+    u_char              *p, *last;
+    size_t               len;
+    ngx_tailnet_rule_t  *rule;
+    ngx_tailnet_look_t   look;
+
+    ngx_tailnet_identity_look(r->connection, &look);
+
+    if (ngx_http_tailnet_access_ask(rules, ctx->who->peer.id, &look, &rule)
+        == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    len = NGX_HTTP_TAILNET_ACL_TEXT + (rule ? rule->text.len : 0);
+
+    p = ngx_pnalloc(r->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    last = ngx_http_tailnet_access_reason(p, p + len, &look, rule);
+
+    ctx->acl.data = p;
+    ctx->acl.len = last - p;
+
+    return NGX_HTTP_FORBIDDEN;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_access_keep(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx)
+{
+    ngx_tailnet_who_t        *who;
+    ngx_tailnet_identity_t   *id;
+    ngx_http_tailnet_kept_t  *kept;
+
+    id = ngx_tailnet_identity_get(r->connection);
+
+    if (id == NULL) {
+        return NGX_OK;
+    }
+
+    who = ctx->who;
+
+    if (id->kept == NULL) {
+        kept = ngx_palloc(id->connection->pool,
+                          sizeof(ngx_http_tailnet_kept_t));
+        if (kept == NULL) {
+            return NGX_ERROR;
+        }
+
+        kept->verdict.handler = ngx_http_tailnet_access_kept;
+        kept->verdict.data = kept;
+        kept->verdict.active = 0;
+        kept->text.len = 0;
+        kept->text.data = kept->buf;
+
+        id->kept = &kept->verdict;
+    }
+
+    kept = id->kept->data;
+
+    if (kept->text.len == 0 || kept->round != who->round) {
+        kept->text.len = ngx_tailnet_identity_text(kept->buf,
+                             kept->buf + NGX_HTTP_TAILNET_WHO_TEXT,
+                             who->state, &who->who, &who->peer)
+                         - kept->buf;
+        kept->round = who->round;
+    }
+
+    kept->rules = ctx->rules;
+    kept->peer = who->peer.id;
+
+    return NGX_OK;
+}
+
+
 /* the rules that let a request in, asked again while it is under way */
 
 static ngx_int_t
@@ -148,7 +274,6 @@ ngx_http_tailnet_access_verdict(ngx_tailnet_verdict_t *v,
     ngx_tailnet_look_t *look, ngx_str_t *reason)
 {
     u_char                  *p, *last;
-    ngx_int_t                rc;
     ngx_tailnet_who_t       *who;
     ngx_tailnet_rule_t      *rule;
     ngx_http_tailnet_ctx_t  *ctx;
@@ -156,9 +281,9 @@ ngx_http_tailnet_access_verdict(ngx_tailnet_verdict_t *v,
     ctx = v->data;
     who = ctx->who;
 
-    rc = ngx_tailnet_rules_decide(ctx->rules, look->state, &look->who, &rule);
-
-    if (rc == NGX_OK && look->peer.id == who->peer.id) {
+    if (ngx_http_tailnet_access_ask(ctx->rules, who->peer.id, look, &rule)
+        == NGX_OK)
+    {
         return NGX_OK;
     }
 
@@ -166,18 +291,64 @@ ngx_http_tailnet_access_verdict(ngx_tailnet_verdict_t *v,
     last = p + reason->len;
 
     p = ngx_tailnet_identity_text(p, last, who->state, &who->who, &who->peer);
-
-    if (rc == NGX_OK) {
-        p = ngx_slprintf(p, last, ", the address is another node's now");
-
-    } else {
-        p = ngx_slprintf(p, last, ", ");
-        p = ngx_tailnet_rules_text(p, last, look->state, rule);
-    }
+    p = ngx_slprintf(p, last, ", ");
+    p = ngx_http_tailnet_access_reason(p, last, look, rule);
 
     reason->len = p - reason->data;
 
     return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_access_kept(ngx_tailnet_verdict_t *v,
+    ngx_tailnet_look_t *look, ngx_str_t *reason)
+{
+    ngx_http_tailnet_kept_t *kept = v->data;
+
+    u_char              *p, *last;
+    ngx_tailnet_rule_t  *rule;
+
+    if (ngx_http_tailnet_access_ask(kept->rules, kept->peer, look, &rule)
+        == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    p = reason->data;
+    last = p + reason->len;
+
+    p = ngx_slprintf(p, last, "%V, ", &kept->text);
+    p = ngx_http_tailnet_access_reason(p, last, look, rule);
+
+    reason->len = p - reason->data;
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_access_ask(ngx_array_t *rules, uint64_t peer,
+    ngx_tailnet_look_t *look, ngx_tailnet_rule_t **rule)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_tailnet_rules_decide(rules, look->state, &look->who, rule);
+
+    return (rc == NGX_OK && look->peer.id == peer) ? NGX_OK : NGX_DECLINED;
+}
+
+
+static u_char *
+ngx_http_tailnet_access_reason(u_char *p, u_char *last,
+    ngx_tailnet_look_t *look, ngx_tailnet_rule_t *rule)
+{
+    if (rule && rule->accept) {
+        return ngx_slprintf(p, last,
+                            "reject (the address is another node's now)");
+    }
+
+    return ngx_tailnet_rules_text(p, last, look->state, rule);
 }
 
 

@@ -7,6 +7,9 @@
  * them equal.  What the module sets comes from the identity alone.  Names and
  * encoding follow "tailscale serve" (RFC 2047 "Q" for what isn't ASCII);
  * Tailscale-Node and Tailscale-Tags are ours.
+ *
+ * Each location decides, that of a subrequest or after an internal redirect
+ * too: it takes away what the one before has set, and sets its own.
  */
 
 
@@ -22,29 +25,21 @@ typedef struct {
 
 
 typedef struct {
-    ngx_uint_t                   set;       /* the module's own are there */
-} ngx_http_tailnet_headers_ctx_t;
-
-
-typedef struct {
     ngx_str_t                    name;
     u_char                      *lowcase;
     size_t                       offset;    /* in ngx_tailnet_who_t */
-    ngx_uint_t                   encode;
 } ngx_http_tailnet_header_t;
 
 
 static ngx_int_t ngx_http_tailnet_headers_strip_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_tailnet_headers_family(ngx_str_t *name);
-static ngx_int_t ngx_http_tailnet_headers_strip(ngx_http_request_t *r);
+static ngx_int_t ngx_http_tailnet_headers_strip(ngx_http_request_t *r,
+    ngx_uint_t renew);
 static ngx_int_t ngx_http_tailnet_headers_add(ngx_http_request_t *r,
     ngx_http_tailnet_header_t *h, ngx_str_t *value);
 static ngx_int_t ngx_http_tailnet_headers_encode(ngx_pool_t *pool,
     ngx_str_t *in, ngx_str_t *out);
-static ngx_http_tailnet_headers_ctx_t *ngx_http_tailnet_headers_ctx(
-    ngx_http_request_t *r, ngx_uint_t create);
-static void ngx_http_tailnet_headers_cleanup(void *data);
 static void *ngx_http_tailnet_headers_create_conf(ngx_conf_t *cf);
 static char *ngx_http_tailnet_headers_merge_conf(ngx_conf_t *cf,
     void *parent, void *child);
@@ -55,29 +50,29 @@ static ngx_http_tailnet_header_t  ngx_http_tailnet_headers[] = {
 
     { ngx_string("Tailscale-User-Login"),
       (u_char *) "tailscale-user-login",
-      offsetof(ngx_tailnet_who_t, user), 1 },
+      offsetof(ngx_tailnet_who_t, user) },
 
     { ngx_string("Tailscale-User-Name"),
       (u_char *) "tailscale-user-name",
-      offsetof(ngx_tailnet_who_t, user_name), 1 },
+      offsetof(ngx_tailnet_who_t, user_name) },
 
     { ngx_string("Tailscale-User-Profile-Pic"),
       (u_char *) "tailscale-user-profile-pic",
-      offsetof(ngx_tailnet_who_t, user_pic), 1 },
+      offsetof(ngx_tailnet_who_t, user_pic) },
 
     { ngx_string("Tailscale-App-Capabilities"),
       (u_char *) "tailscale-app-capabilities",
-      offsetof(ngx_tailnet_who_t, caps), 1 },
+      offsetof(ngx_tailnet_who_t, caps) },
 
     { ngx_string("Tailscale-Node"),
       (u_char *) "tailscale-node",
-      offsetof(ngx_tailnet_who_t, node_name), 0 },
+      offsetof(ngx_tailnet_who_t, node_name) },
 
     { ngx_string("Tailscale-Tags"),
       (u_char *) "tailscale-tags",
-      offsetof(ngx_tailnet_who_t, tags), 0 },
+      offsetof(ngx_tailnet_who_t, tags) },
 
-    { ngx_null_string, NULL, 0, 0 }
+    { ngx_null_string, NULL, 0 }
 };
 
 
@@ -128,7 +123,7 @@ ngx_module_t  ngx_http_tailnet_headers_module = {
 static ngx_int_t
 ngx_http_tailnet_headers_strip_handler(ngx_http_request_t *r)
 {
-    if (ngx_http_tailnet_headers_strip(r) != NGX_OK) {
+    if (ngx_http_tailnet_headers_strip(r, 0) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -142,47 +137,23 @@ ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r)
     ngx_str_t                        *value, encoded;
     ngx_tailnet_who_t                *who;
     ngx_http_tailnet_header_t        *h;
-    ngx_http_tailnet_headers_ctx_t   *ctx;
     ngx_http_tailnet_headers_conf_t  *hcf;
 
-    if (r != r->main) {
-        /* a subrequest has its parent's headers */
-        return NGX_DECLINED;
-    }
-
     hcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_headers_module);
-    ctx = ngx_http_tailnet_headers_ctx(r, hcf->headers);
 
-    if (ctx == NULL) {
-        return hcf->headers ? NGX_HTTP_INTERNAL_SERVER_ERROR : NGX_DECLINED;
-    }
-
-    if (ctx->set) {
-
-        if (hcf->headers) {
-            return NGX_DECLINED;
-        }
-
-        /* redirected to a location whose application isn't to know */
-
-        ctx->set = 0;
+    if (!hcf->headers) {
         return ngx_http_tailnet_headers_strip_handler(r);
     }
 
-    if (!hcf->headers) {
-        return NGX_DECLINED;
-    }
-
     who = ngx_http_tailnet_who(r);
-    if (who == NULL) {
+
+    if (who == NULL || ngx_http_tailnet_headers_strip(r, 1) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (who->state != NGX_TAILNET_WHO_PEER) {
         return NGX_DECLINED;
     }
-
-    ctx->set = 1;
 
     for (h = ngx_http_tailnet_headers; h->name.len; h++) {
         value = (ngx_str_t *) ((u_char *) who + h->offset);
@@ -191,17 +162,10 @@ ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r)
             continue;
         }
 
-        if (h->encode) {
-            if (ngx_http_tailnet_headers_encode(r->pool, value, &encoded)
-                != NGX_OK)
-            {
-                return NGX_HTTP_INTERNAL_SERVER_ERROR;
-            }
-
-            value = &encoded;
-        }
-
-        if (ngx_http_tailnet_headers_add(r, h, value) != NGX_OK) {
+        if (ngx_http_tailnet_headers_encode(r->pool, value, &encoded)
+               != NGX_OK
+            || ngx_http_tailnet_headers_add(r, h, &encoded) != NGX_OK)
+        {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
     }
@@ -237,18 +201,19 @@ ngx_http_tailnet_headers_family(ngx_str_t *name)
 
 /*
  * The list is built anew rather than shifted: r->headers_in has pointers to
- * its elements, which stay valid in the old one.
+ * its elements, which stay valid in the old one.  A subrequest shares the list
+ * of its parent until it is renewed, so nothing may be added before that.
  */
 
 static ngx_int_t
-ngx_http_tailnet_headers_strip(ngx_http_request_t *r)
+ngx_http_tailnet_headers_strip(ngx_http_request_t *r, ngx_uint_t renew)
 {
     ngx_uint_t        i, found;
     ngx_list_t        list;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *header, *copy;
 
-    found = 0;
+    found = renew;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         header = part->elts;
@@ -333,7 +298,7 @@ ngx_http_tailnet_headers_encode(ngx_pool_t *pool, ngx_str_t *in,
     end = in->data + in->len;
 
     for (p = in->data; p < end; p++) {
-        if (*p < 0x20 || *p > 0x7e) {
+        if ((*p < 0x20 && *p != '\t') || *p > 0x7e) {
             plain = 0;
             break;
         }
@@ -403,44 +368,6 @@ ngx_http_tailnet_headers_encode(ngx_pool_t *pool, ngx_str_t *in,
     out->len = q - out->data;
 
     return NGX_OK;
-}
-
-
-/* kept in a pool cleanup: an internal redirect clears module contexts */
-
-static ngx_http_tailnet_headers_ctx_t *
-ngx_http_tailnet_headers_ctx(ngx_http_request_t *r, ngx_uint_t create)
-{
-    ngx_pool_cleanup_t  *cln;
-
-    for (cln = r->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_http_tailnet_headers_cleanup) {
-            return cln->data;
-        }
-    }
-
-    if (!create) {
-        return NULL;
-    }
-
-    cln = ngx_pool_cleanup_add(r->pool,
-                               sizeof(ngx_http_tailnet_headers_ctx_t));
-    if (cln == NULL) {
-        return NULL;
-    }
-
-    ngx_memzero(cln->data, sizeof(ngx_http_tailnet_headers_ctx_t));
-    cln->handler = ngx_http_tailnet_headers_cleanup;
-
-    return cln->data;
-}
-
-
-/* marks the context in the pool's list; there is nothing to clean */
-
-static void
-ngx_http_tailnet_headers_cleanup(void *data)
-{
 }
 
 

@@ -14,6 +14,12 @@
 
 
 typedef struct {
+    ngx_uint_t                   on;        /* unsigned  on:1; */
+    ngx_tailnet_place_t          place;
+} ngx_http_tailnet_status_conf_t;
+
+
+typedef struct {
     ngx_tailnet_ask_t            ask;
     ngx_http_request_t          *request;
 } ngx_http_tailnet_status_ctx_t;
@@ -25,6 +31,9 @@ static ngx_int_t ngx_http_tailnet_status_handler(ngx_http_request_t *r);
 static void ngx_http_tailnet_status_answer(void *data, ngx_tailnet_msg_t *m);
 static ngx_int_t ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd);
 static void ngx_http_tailnet_status_cleanup(void *data);
+static void *ngx_http_tailnet_status_create_conf(ngx_conf_t *cf);
+static char *ngx_http_tailnet_status_merge_conf(ngx_conf_t *cf, void *parent,
+    void *child);
 
 
 static ngx_command_t  ngx_http_tailnet_status_commands[] = {
@@ -32,7 +41,7 @@ static ngx_command_t  ngx_http_tailnet_status_commands[] = {
     { ngx_string("tailnet_status"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
       ngx_http_tailnet_status,
-      0,
+      NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
 
@@ -50,8 +59,8 @@ static ngx_http_module_t  ngx_http_tailnet_status_module_ctx = {
     NULL,                                  /* create server configuration */
     NULL,                                  /* merge server configuration */
 
-    NULL,                                  /* create location configuration */
-    NULL                                   /* merge location configuration */
+    ngx_http_tailnet_status_create_conf,   /* create location configuration */
+    ngx_http_tailnet_status_merge_conf     /* merge location configuration */
 };
 
 
@@ -119,6 +128,15 @@ ngx_http_tailnet_status_handler(ngx_http_request_t *r)
         return NGX_HTTP_SERVICE_UNAVAILABLE;
     }
 
+    /* one who does not wait for the answer ends the request */
+
+    if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+
     r->main->count++;
 
     return NGX_DONE;
@@ -161,12 +179,17 @@ ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd)
     struct stat   st;
     ngx_chain_t   out;
 
-    if (fstat(fd, &st) == -1 || st.st_size < 1
-        || st.st_size > NGX_HTTP_TAILNET_STATUS_MAX)
-    {
+    if (fstat(fd, &st) == -1) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, ngx_errno,
+                      "tailnet_status: fstat() failed");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (st.st_size < 1 || st.st_size > NGX_HTTP_TAILNET_STATUS_MAX) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "tailnet_status: a status of %O bytes is not shown",
-                      (off_t) st.st_size);
+                      "tailnet_status: a status of %O bytes is not shown, "
+                      "the largest is %d",
+                      st.st_size, NGX_HTTP_TAILNET_STATUS_MAX);
         return NGX_HTTP_SERVICE_UNAVAILABLE;
     }
 
@@ -183,6 +206,9 @@ ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd)
         n = pread(fd, b->last, b->end - b->last, b->last - b->pos);
 
         if (n <= 0) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log,
+                          n == -1 ? ngx_errno : 0,
+                          "tailnet_status: pread() failed");
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
@@ -223,10 +249,48 @@ ngx_http_tailnet_status_cleanup(void *data)
 static char *
 ngx_http_tailnet_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
+    ngx_http_tailnet_status_conf_t *scf = conf;
+
     ngx_http_core_loc_conf_t  *clcf;
+
+    if (scf->on) {
+        return "is duplicate";
+    }
+
+    scf->on = 1;
+    ngx_tailnet_place(cf, &scf->place);
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_tailnet_status_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+static void *
+ngx_http_tailnet_status_create_conf(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, sizeof(ngx_http_tailnet_status_conf_t));
+}
+
+
+/* the rules are merged by now: their module comes before this one */
+
+static char *
+ngx_http_tailnet_status_merge_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_tailnet_status_conf_t *conf = child;
+
+    ngx_http_tailnet_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_tailnet_module);
+
+    if (conf->on && tlcf->rules == NULL) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"tailnet_status\" without \"tailnet_acl\" refuses "
+                      "everybody, in %V:%ui",
+                      &conf->place.file, conf->place.line);
+    }
 
     return NGX_CONF_OK;
 }

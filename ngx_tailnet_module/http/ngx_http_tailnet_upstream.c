@@ -36,6 +36,7 @@ typedef struct {
     ngx_http_complex_value_t        *value;     /* or this */
     in_port_t                        port;
     ngx_str_t                        text;      /* as written */
+    const char                      *why;       /* it is out, as last logged */
     unsigned                         tag:1;
     unsigned                         overflow:1;  /* logged once a worker */
 } ngx_http_tailnet_server_t;
@@ -73,6 +74,7 @@ typedef struct {
     ngx_http_upstream_srv_conf_t    *uscf;
     ngx_http_upstream_rr_peers_t    *group[2];  /* primary, backup */
     ngx_http_upstream_rr_peer_t    **tail[2];
+    ngx_uint_t                       offline;   /* nodes are used, too */
 } ngx_http_tailnet_build_t;
 
 
@@ -97,22 +99,40 @@ static ngx_http_tailnet_set_t *ngx_http_tailnet_upstream_set(
 static ngx_http_tailnet_set_t *ngx_http_tailnet_upstream_build(
     ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us,
     ngx_http_tailnet_upstream_conf_t *ucf, ngx_pool_t *pool);
+static ngx_int_t ngx_http_tailnet_upstream_build_servers(
+    ngx_http_tailnet_build_t *b);
 static ngx_int_t ngx_http_tailnet_upstream_build_server(
     ngx_http_tailnet_build_t *b, ngx_http_upstream_server_t *server);
 static ngx_int_t ngx_http_tailnet_upstream_build_mesh(
     ngx_http_tailnet_build_t *b, ngx_http_tailnet_server_t *ts,
     ngx_http_upstream_server_t *server);
+static ngx_int_t ngx_http_tailnet_upstream_build_name(
+    ngx_http_tailnet_build_t *b, ngx_http_tailnet_server_t *ts,
+    ngx_http_upstream_server_t *server, struct tn_snap *snap,
+    ngx_str_t *name, const char **why);
 static ngx_int_t ngx_http_tailnet_upstream_build_tag(
     ngx_http_tailnet_build_t *b, ngx_http_tailnet_server_t *ts,
-    ngx_http_upstream_server_t *server, struct tn_snap *snap);
+    ngx_http_upstream_server_t *server, struct tn_snap *snap,
+    const char **why);
 static ngx_int_t ngx_http_tailnet_upstream_build_node(
     ngx_http_tailnet_build_t *b, ngx_http_tailnet_server_t *ts,
-    ngx_http_upstream_server_t *server, struct tn_peer *peer);
+    ngx_http_upstream_server_t *server, struct tn_snap *snap,
+    struct tn_peer *node, const char **why);
+static struct tn_addr *ngx_http_tailnet_upstream_address(
+    struct tn_snap *snap, struct tn_peer *node);
+static void ngx_http_tailnet_upstream_say(ngx_http_tailnet_build_t *b,
+    ngx_http_tailnet_server_t *ts, ngx_str_t *name, const char *why);
 static ngx_http_upstream_rr_peer_t *ngx_http_tailnet_upstream_add(
     ngx_http_tailnet_build_t *b, ngx_http_upstream_server_t *server);
+static ngx_int_t ngx_http_tailnet_upstream_sid(ngx_http_tailnet_build_t *b,
+    ngx_http_upstream_server_t *server, ngx_http_upstream_rr_peer_t *peer);
 static void ngx_http_tailnet_upstream_inherit(ngx_http_tailnet_set_t *set,
     ngx_http_tailnet_set_t *old);
+static ngx_http_upstream_rr_peer_t *ngx_http_tailnet_upstream_same(
+    ngx_http_upstream_rr_peer_t *peer, ngx_http_upstream_rr_peers_t *old,
+    ngx_http_upstream_rr_peer_t *from);
 static void ngx_http_tailnet_upstream_release(void *data);
+static void ngx_http_tailnet_upstream_cleanup(void *data);
 static uint64_t ngx_http_tailnet_upstream_stamp(ngx_uint_t node);
 static ngx_uint_t ngx_http_tailnet_upstream_mark(struct sockaddr *sa);
 
@@ -369,17 +389,21 @@ ngx_http_tailnet_upstream_set(ngx_http_request_t *r,
 }
 
 
+/*
+ * Nodes that are offline are left out, unless nobody is left then: a control
+ * server that has just restarted calls nodes offline that are not.
+ */
+
 static ngx_http_tailnet_set_t *
 ngx_http_tailnet_upstream_build(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us, ngx_http_tailnet_upstream_conf_t *ucf,
     ngx_pool_t *pool)
 {
     uint64_t                      *stamp;
-    ngx_uint_t                     i, k;
+    ngx_uint_t                     i;
     ngx_http_tailnet_set_t        *set;
     ngx_http_tailnet_build_t       b;
     ngx_http_tailnet_server_t     *ts;
-    ngx_http_upstream_server_t    *server;
     ngx_http_upstream_rr_peers_t  *peers;
 
     set = ngx_pcalloc(pool, sizeof(ngx_http_tailnet_set_t));
@@ -389,6 +413,13 @@ ngx_http_tailnet_upstream_build(ngx_http_request_t *r,
            != NGX_OK)
     {
         return NULL;
+    }
+
+    ts = ucf->servers->elts;
+    stamp = ngx_array_push_n(&set->stamps, ucf->servers->nelts);
+
+    for (i = 0; i < ucf->servers->nelts; i++) {
+        stamp[i] = ngx_http_tailnet_upstream_stamp(ts[i].node);
     }
 
     ngx_memzero(&b, sizeof(b));
@@ -409,31 +440,14 @@ ngx_http_tailnet_upstream_build(ngx_http_request_t *r,
         b.tail[i] = &peers->peer;
     }
 
-    server = us->servers->elts;
-    ts = ucf->servers->elts;
+    if (ngx_http_tailnet_upstream_build_servers(&b) != NGX_OK) {
+        return NULL;
+    }
 
-    for (i = 0, k = 0; i < us->servers->nelts; i++) {
+    if (b.group[0]->number == 0 && b.group[1]->number == 0) {
+        b.offline = 1;
 
-        if (k < ucf->servers->nelts && ts[k].index == i) {
-
-            stamp = ngx_array_push(&set->stamps);
-            if (stamp == NULL) {
-                return NULL;
-            }
-
-            *stamp = ngx_http_tailnet_upstream_stamp(ts[k].node);
-
-            if (ngx_http_tailnet_upstream_build_mesh(&b, &ts[k], &server[i])
-                != NGX_OK)
-            {
-                return NULL;
-            }
-
-            k++;
-
-        } else if (ngx_http_tailnet_upstream_build_server(&b, &server[i])
-                   != NGX_OK)
-        {
+        if (ngx_http_tailnet_upstream_build_servers(&b) != NGX_OK) {
             return NULL;
         }
     }
@@ -455,6 +469,36 @@ ngx_http_tailnet_upstream_build(ngx_http_request_t *r,
 
 
 static ngx_int_t
+ngx_http_tailnet_upstream_build_servers(ngx_http_tailnet_build_t *b)
+{
+    ngx_int_t                    rc;
+    ngx_uint_t                   i, k;
+    ngx_http_tailnet_server_t   *ts;
+    ngx_http_upstream_server_t  *server;
+
+    server = b->uscf->servers->elts;
+    ts = b->ucf->servers->elts;
+
+    for (i = 0, k = 0; i < b->uscf->servers->nelts; i++) {
+
+        if (k < b->ucf->servers->nelts && ts[k].index == i) {
+            rc = ngx_http_tailnet_upstream_build_mesh(b, &ts[k], &server[i]);
+            k++;
+
+        } else {
+            rc = ngx_http_tailnet_upstream_build_server(b, &server[i]);
+        }
+
+        if (rc != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
 ngx_http_tailnet_upstream_build_server(ngx_http_tailnet_build_t *b,
     ngx_http_upstream_server_t *server)
 {
@@ -471,6 +515,10 @@ ngx_http_tailnet_upstream_build_server(ngx_http_tailnet_build_t *b,
         peer->sockaddr = server->addrs[i].sockaddr;
         peer->socklen = server->addrs[i].socklen;
         peer->name = server->addrs[i].name;
+
+        if (ngx_http_tailnet_upstream_sid(b, server, peer) != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
 
     return NGX_OK;
@@ -481,129 +529,171 @@ static ngx_int_t
 ngx_http_tailnet_upstream_build_mesh(ngx_http_tailnet_build_t *b,
     ngx_http_tailnet_server_t *ts, ngx_http_upstream_server_t *server)
 {
+    ngx_int_t        rc;
     ngx_str_t        name;
-    struct tn_addr   addr;
-    struct tn_peer   peer;
+    const char      *why;
     struct tn_snap  *snap;
 
-    snap = ngx_tailnet_worker_snap(ts->node);
-
-    if (snap == NULL || server->down) {
+    if (server->down) {
         return NGX_OK;
     }
 
-    if (ts->tag) {
-        return ngx_http_tailnet_upstream_build_tag(b, ts, server, snap);
+    name = ts->name;
+
+    if (ts->value
+        && ngx_http_complex_value(b->request, ts->value, &name) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
-    if (ts->value) {
+    why = NULL;
+    snap = ngx_tailnet_worker_snap(ts->node);
 
-        if (ngx_http_complex_value(b->request, ts->value, &name) != NGX_OK) {
-            return NGX_ERROR;
-        }
+    if (snap == NULL) {
+        why = "is not known before the first netmap";
+        rc = NGX_OK;
 
-        if (tn_snap_by_name(snap, (char *) name.data, name.len, &peer, NULL)
-            != 0)
-        {
-            ngx_log_error(NGX_LOG_ERR, b->request->connection->log, 0,
-                          "no node \"%V\" in the tailnet for "
-                          "\"tailnet_server %V\"", &name, &ts->text);
-            return NGX_OK;
-        }
+    } else if (ts->tag) {
+        rc = ngx_http_tailnet_upstream_build_tag(b, ts, server, snap, &why);
 
-        return ngx_http_tailnet_upstream_build_node(b, ts, server, &peer);
+    } else {
+        rc = ngx_http_tailnet_upstream_build_name(b, ts, server, snap, &name,
+                                                  &why);
     }
 
-    if (tn_addr_parse(&addr, (char *) ts->name.data, ts->name.len) == 0) {
+    if (rc == NGX_OK && !b->offline) {
+        ngx_http_tailnet_upstream_say(b, ts, &name, why);
+    }
 
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_upstream_build_name(ngx_http_tailnet_build_t *b,
+    ngx_http_tailnet_server_t *ts, ngx_http_upstream_server_t *server,
+    struct tn_snap *snap, ngx_str_t *name, const char **why)
+{
+    struct tn_addr  addr;
+    struct tn_peer  peer;
+
+    /* what a client may have had a say in is never an address */
+
+    if (ts->value == NULL
+        && tn_addr_parse(&addr, (char *) name->data, name->len) == 0)
+    {
         if (tn_snap_whois(snap, &addr, &peer, NULL) != 0) {
+            *why = "is the address of no node in the netmap";
             return NGX_OK;
         }
 
         peer.naddrs = 1;
         peer.addrs[0] = addr;
 
-    } else if (tn_snap_by_name(snap, (char *) ts->name.data, ts->name.len,
-                               &peer, NULL)
+    } else if (tn_snap_by_name(snap, (char *) name->data, name->len, &peer,
+                               NULL)
                != 0)
     {
+        *why = "is not the name of a node in the netmap";
         return NGX_OK;
     }
 
-    return ngx_http_tailnet_upstream_build_node(b, ts, server, &peer);
+    return ngx_http_tailnet_upstream_build_node(b, ts, server, snap, &peer,
+                                                why);
 }
 
 
 static ngx_int_t
 ngx_http_tailnet_upstream_build_tag(ngx_http_tailnet_build_t *b,
     ngx_http_tailnet_server_t *ts, ngx_http_upstream_server_t *server,
-    struct tn_snap *snap)
+    struct tn_snap *snap, const char **why)
 {
     uint32_t                 i, n;
+    ngx_uint_t               used;
+    const char              *left_out;
     struct tn_peer           peer;
     struct tn_snap_tag_iter  it;
 
+    used = 0;
+    *why = "is the tag of no node in the netmap";
+
     n = tn_snap_tag_count(snap, (char *) ts->name.data, ts->name.len, &it);
-
-    if (n > NGX_HTTP_TAILNET_PEERS_MAX) {
-
-        if (!ts->overflow) {
-            ts->overflow = 1;
-            ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
-                          "\"tailnet_server %V\" stands for %uD nodes, only "
-                          "%d of them are used", &ts->text, n,
-                          NGX_HTTP_TAILNET_PEERS_MAX);
-        }
-
-        n = NGX_HTTP_TAILNET_PEERS_MAX;
-    }
 
     for (i = 0; i < n; i++) {
 
-        if (tn_snap_tag_peer(snap, &it, i, &peer, NULL) != 0
-            || !(peer.flags & TN_PEER_ONLINE))
-        {
+        if (tn_snap_tag_peer(snap, &it, i, &peer, NULL) != 0) {
             continue;
         }
 
-        if (ngx_http_tailnet_upstream_build_node(b, ts, server, &peer)
+        if (used == NGX_HTTP_TAILNET_PEERS_MAX) {
+
+            if (!ts->overflow) {
+                ts->overflow = 1;
+                ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                              "\"tailnet_server %V\" stands for %uD nodes, "
+                              "only %d of them are used", &ts->text, n,
+                              NGX_HTTP_TAILNET_PEERS_MAX);
+            }
+
+            break;
+        }
+
+        left_out = NULL;
+
+        if (ngx_http_tailnet_upstream_build_node(b, ts, server, snap, &peer,
+                                                 &left_out)
             != NGX_OK)
         {
             return NGX_ERROR;
         }
+
+        if (left_out == NULL) {
+            used++;
+
+        } else {
+            *why = "is the tag of no node that is online";
+        }
+    }
+
+    if (used) {
+        *why = NULL;
     }
 
     return NGX_OK;
 }
 
 
-/* IPv4 where the node has it */
-
 static ngx_int_t
 ngx_http_tailnet_upstream_build_node(ngx_http_tailnet_build_t *b,
     ngx_http_tailnet_server_t *ts, ngx_http_upstream_server_t *server,
-    struct tn_peer *node)
+    struct tn_snap *snap, struct tn_peer *node, const char **why)
 {
-    ngx_uint_t                    i;
     struct tn_addr               *addr;
     struct sockaddr_in           *sin;
     struct sockaddr_in6          *sin6;
     ngx_http_upstream_rr_peer_t  *peer;
 
-    if (node->naddrs == 0
-        || (node->flags & (TN_PEER_SELF|TN_PEER_EXPIRED)))
-    {
+    if (node->flags & TN_PEER_SELF) {
+        *why = "is the node of this nginx itself";
         return NGX_OK;
     }
 
-    addr = &node->addrs[0];
-
-    for (i = 0; i < node->naddrs; i++) {
-        if (tn_addr_is4(&node->addrs[i])) {
-            addr = &node->addrs[i];
-            break;
-        }
+    if (node->flags & TN_PEER_EXPIRED) {
+        *why = "is a node whose key has expired";
+        return NGX_OK;
     }
+
+    if (node->naddrs == 0) {
+        *why = "is a node without an address";
+        return NGX_OK;
+    }
+
+    if (!b->offline && !(node->flags & TN_PEER_ONLINE)) {
+        *why = "is offline, it is asked only if there is no other server";
+        return NGX_OK;
+    }
+
+    addr = ngx_http_tailnet_upstream_address(snap, node);
 
     peer = ngx_http_tailnet_upstream_add(b, server);
     if (peer == NULL) {
@@ -649,7 +739,77 @@ ngx_http_tailnet_upstream_build_node(ngx_http_tailnet_build_t *b,
     peer->name.len = ngx_sock_ntop(peer->sockaddr, peer->socklen,
                                    peer->name.data, NGX_SOCKADDR_STRLEN, 1);
 
-    return NGX_OK;
+    return ngx_http_tailnet_upstream_sid(b, server, peer);
+}
+
+
+/* IPv4 where both ends have it */
+
+static struct tn_addr *
+ngx_http_tailnet_upstream_address(struct tn_snap *snap, struct tn_peer *node)
+{
+    uint16_t        i, k;
+    ngx_uint_t      four;
+    struct tn_peer  self;
+
+    if (tn_snap_self(snap, &self, NULL) != 0) {
+        return &node->addrs[0];
+    }
+
+    for (four = 2; four-- > 0; /* void */ ) {
+        for (i = 0; i < node->naddrs; i++) {
+
+            if (tn_addr_is4(&node->addrs[i]) != four) {
+                continue;
+            }
+
+            for (k = 0; k < self.naddrs; k++) {
+                if (tn_addr_is4(&self.addrs[k]) == four) {
+                    return &node->addrs[i];
+                }
+            }
+        }
+    }
+
+    return &node->addrs[0];
+}
+
+
+/* a name that stands in the configuration is said once, when it changes */
+
+static void
+ngx_http_tailnet_upstream_say(ngx_http_tailnet_build_t *b,
+    ngx_http_tailnet_server_t *ts, ngx_str_t *name, const char *why)
+{
+    if (ts->value) {
+
+        if (why) {
+            ngx_log_error(NGX_LOG_ERR, b->request->connection->log, 0,
+                          "no peer for \"tailnet_server %V\" in upstream "
+                          "\"%V\": \"%V\" %s",
+                          &ts->text, &b->uscf->host, name, why);
+        }
+
+        return;
+    }
+
+    if (ts->why == why) {
+        return;
+    }
+
+    if (why) {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                      "no peer for \"tailnet_server %V\" in upstream "
+                      "\"%V\": \"%V\" %s",
+                      &ts->text, &b->uscf->host, name, why);
+
+    } else {
+        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                      "\"tailnet_server %V\" in upstream \"%V\" has peers "
+                      "again", &ts->text, &b->uscf->host);
+    }
+
+    ts->why = why;
 }
 
 
@@ -691,48 +851,104 @@ ngx_http_tailnet_upstream_add(ngx_http_tailnet_build_t *b,
 }
 
 
+/* what "sticky" of nginx 1.29.6 and later knows a peer by */
+
+static ngx_int_t
+ngx_http_tailnet_upstream_sid(ngx_http_tailnet_build_t *b,
+    ngx_http_upstream_server_t *server, ngx_http_upstream_rr_peer_t *peer)
+{
+#if (NGX_HTTP_UPSTREAM_SID)
+
+    peer->sid.data = ngx_pnalloc(b->pool, server->sid.len
+                                          + NGX_HTTP_UPSTREAM_SID_LEN);
+    if (peer->sid.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_upstream_init_round_robin_sid(peer, &server->sid);
+
+#endif
+
+    return NGX_OK;
+}
+
+
 /* "conns" stays: requests under way count down where they counted up */
 
 static void
 ngx_http_tailnet_upstream_inherit(ngx_http_tailnet_set_t *set,
     ngx_http_tailnet_set_t *old)
 {
-    ngx_http_upstream_rr_peer_t   *n, *o;
+    ngx_uint_t                     backup;
+    ngx_http_upstream_rr_peer_t   *n, *o, *from;
     ngx_http_upstream_rr_peers_t  *ng, *og;
 
-    for (ng = set->peers; ng; ng = ng->next) {
+    for (backup = 0; backup < 2; backup++) {
+
+        ng = backup ? set->peers->next : set->peers;
+        og = backup ? old->peers->next : old->peers;
+
+        if (ng == NULL || og == NULL) {
+            return;
+        }
+
+        from = og->peer;
+
         for (n = ng->peer; n; n = n->next) {
 
-            for (og = old->peers; og; og = og->next) {
-                for (o = og->peer; o; o = o->next) {
+            o = ngx_http_tailnet_upstream_same(n, og, from);
 
-                    if (o->socklen != n->socklen
-                        || ngx_memcmp(o->sockaddr, n->sockaddr, n->socklen)
-                           != 0
-                        || o->server.len != n->server.len
-                        || ngx_memcmp(o->server.data, n->server.data,
-                                      n->server.len)
-                           != 0)
-                    {
-                        continue;
-                    }
+            if (o == NULL) {
+                continue;
+            }
 
-                    n->fails = o->fails;
-                    n->accessed = o->accessed;
-                    n->checked = o->checked;
-                    n->current_weight = o->current_weight;
-                    n->effective_weight = o->effective_weight;
+            from = o->next;
+
+            n->fails = o->fails;
+            n->accessed = o->accessed;
+            n->checked = o->checked;
+            n->current_weight = o->current_weight;
+            n->effective_weight = o->effective_weight;
 
 #if (NGX_HTTP_SSL)
-                    if (o->ssl_session) {
-                        n->ssl_session = o->ssl_session;
-                        o->ssl_session = NULL;
-                    }
+            n->ssl_session = o->ssl_session;
+            o->ssl_session = NULL;
 #endif
-                }
-            }
         }
     }
+}
+
+
+/* both sets have the same order: the search goes on where the last one ended */
+
+static ngx_http_upstream_rr_peer_t *
+ngx_http_tailnet_upstream_same(ngx_http_upstream_rr_peer_t *peer,
+    ngx_http_upstream_rr_peers_t *old, ngx_http_upstream_rr_peer_t *from)
+{
+    ngx_uint_t                    i;
+    ngx_http_upstream_rr_peer_t  *o;
+
+    o = from;
+
+    for (i = 0; i < old->number; i++) {
+
+        if (o == NULL) {
+            o = old->peer;
+        }
+
+        if (o->socklen == peer->socklen
+            && ngx_memcmp(o->sockaddr, peer->sockaddr, o->socklen) == 0
+            && o->server.len == peer->server.len
+            && ngx_memcmp(o->server.data, peer->server.data, o->server.len)
+               == 0)
+        {
+            return o;
+        }
+
+        o = o->next;
+    }
+
+    return NULL;
 }
 
 
@@ -763,6 +979,18 @@ ngx_http_tailnet_upstream_release(void *data)
 
     if (set->pool) {
         ngx_destroy_pool(set->pool);
+    }
+}
+
+
+static void
+ngx_http_tailnet_upstream_cleanup(void *data)
+{
+    ngx_http_tailnet_upstream_conf_t *ucf = data;
+
+    if (ucf->set) {
+        ngx_http_tailnet_upstream_release(ucf->set);
+        ucf->set = NULL;
     }
 }
 
@@ -1073,6 +1301,7 @@ static ngx_int_t
 ngx_http_tailnet_upstream_init(ngx_conf_t *cf)
 {
     ngx_uint_t                          i;
+    ngx_pool_cleanup_t                 *cln;
     ngx_http_upstream_srv_conf_t      **uscfp, *uscf;
     ngx_http_upstream_main_conf_t      *umcf;
     ngx_http_tailnet_upstream_conf_t   *ucf;
@@ -1116,6 +1345,14 @@ ngx_http_tailnet_upstream_init(ngx_conf_t *cf)
                           &uscf->host, &ucf->place.file, ucf->place.line);
             return NGX_ERROR;
         }
+
+        cln = ngx_pool_cleanup_add(cf->pool, 0);
+        if (cln == NULL) {
+            return NGX_ERROR;
+        }
+
+        cln->handler = ngx_http_tailnet_upstream_cleanup;
+        cln->data = ucf;
 
         ucf->init = uscf->peer.init;
         uscf->peer.init = ngx_http_tailnet_upstream_init_peer;

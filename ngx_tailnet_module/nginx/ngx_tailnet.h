@@ -261,9 +261,12 @@ typedef enum {
 } ngx_tailnet_who_e;
 
 
+typedef struct ngx_tailnet_verdict_s  ngx_tailnet_verdict_t;
+
 typedef struct {
     ngx_queue_t                  queue;     /* live connections of a worker */
     ngx_queue_t                  verdicts;
+    ngx_tailnet_verdict_t       *kept;      /* asked while it is idle */
     ngx_connection_t            *connection;
     ngx_uint_t                   node;
     struct tn_addr               addr;
@@ -291,6 +294,7 @@ typedef struct {
 typedef struct {
     ngx_tailnet_who_e            state;
     ngx_uint_t                   node;
+    ngx_uint_t                   round;     /* of snapshots, when looked up */
     struct tn_who                who;
     struct tn_peer               peer;
     unsigned                     known:1;
@@ -316,9 +320,10 @@ typedef struct {
  * What let a live connection's traffic through, to be asked again when the
  * snapshot changes.  The handler returns NGX_OK, or NGX_DECLINED and a reason
  * that names the peer, at most reason->len bytes.
+ *
+ * ngx_tailnet_identity_round() changes with each snapshot: what was looked up
+ * in an earlier round has to be asked again before it lets anything through.
  */
-
-typedef struct ngx_tailnet_verdict_s  ngx_tailnet_verdict_t;
 
 typedef ngx_int_t (*ngx_tailnet_verdict_pt)(ngx_tailnet_verdict_t *v,
     ngx_tailnet_look_t *look, ngx_str_t *reason);
@@ -340,6 +345,7 @@ u_char *ngx_tailnet_identity_text(u_char *buf, u_char *last,
     ngx_tailnet_who_e state, const struct tn_who *who,
     const struct tn_peer *peer);
 void ngx_tailnet_identity_recheck(void);
+ngx_uint_t ngx_tailnet_identity_round(void);
 
 /* does nothing for a connection that has no identity */
 void ngx_tailnet_verdict_add(ngx_connection_t *c, ngx_tailnet_verdict_t *v);

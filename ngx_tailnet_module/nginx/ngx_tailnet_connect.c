@@ -4,8 +4,8 @@
  *
  * Only tailnetd can make such a socket, so a worker has a few in stock for
  * each node, family and type, and asks for more before they run out.  If they
- * do, the connection gets a descriptor that can't become ready and waits; the
- * socket takes its number when it comes, and the caller's connect timeout runs
+ * do, the connection gets the descriptor of an idle socket and waits; the new
+ * one takes its number when it comes, and the caller's connect timeout runs
  * meanwhile.
  */
 
@@ -41,11 +41,12 @@ static ngx_int_t ngx_tailnet_connect_start(ngx_peer_connection_t *pc,
     ngx_connection_t *c);
 static ngx_int_t ngx_tailnet_connect_options(ngx_peer_connection_t *pc,
     ngx_socket_t s);
+static void ngx_tailnet_connect_broken(ngx_connection_t *c);
 
 
 static ngx_tailnet_pool_t  *ngx_tailnet_pools;
 static ngx_uint_t           ngx_tailnet_npools;
-static ngx_socket_t         ngx_tailnet_null = (ngx_socket_t) -1;
+static ngx_socket_t         ngx_tailnet_idle;   /* never connected */
 
 
 ngx_int_t
@@ -69,11 +70,12 @@ ngx_tailnet_connect_init(ngx_cycle_t *cycle, ngx_uint_t nodes)
         ngx_queue_init(&p[i].waiting);
     }
 
-    ngx_tailnet_null = open("/dev/null", O_RDWR|O_CLOEXEC);
+    ngx_tailnet_idle = socket(AF_INET, SOCK_STREAM|SOCK_NONBLOCK|SOCK_CLOEXEC,
+                              0);
 
-    if (ngx_tailnet_null == (ngx_socket_t) -1) {
-        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
-                      "open(\"/dev/null\") failed");
+    if (ngx_tailnet_idle == (ngx_socket_t) -1) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_socket_errno,
+                      ngx_socket_n " failed");
         return NGX_ERROR;
     }
 
@@ -195,10 +197,10 @@ ngx_tailnet_connect_serve(ngx_tailnet_pool_t *p)
 
         (void) close(s);
 
-        if (rc != NGX_AGAIN) {
+        if (rc == NGX_ERROR || rc == NGX_DECLINED) {
+            ngx_tailnet_connect_broken(c);
 
-            /* connected or failed: the caller's first send() finds out */
-
+        } else if (rc == NGX_DONE) {
             c->write->ready = 1;
             ngx_post_event(c->write, &ngx_posted_events);
         }
@@ -225,11 +227,46 @@ ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p)
         c = w->connection;
 
         ngx_log_error(NGX_LOG_ERR, c->log, 0,
-                      "tailnet: no socket to connect to %V", w->pc->name);
+                      "tailnet: no socket to connect to %V: tailnetd gave "
+                      "none", w->pc->name);
 
-        c->write->ready = 1;
-        ngx_post_event(c->write, &ngx_posted_events);
+        ngx_tailnet_connect_broken(c);
     }
+}
+
+
+/*
+ * The caller waits for a connect() and asks SO_ERROR how it went, before it
+ * has sent anything; so the descriptor becomes a socket with an error.  An end
+ * of a pair has one, ECONNRESET, when the other end is closed with something
+ * unread.  Should that not be had, the error is that it is not a socket.
+ */
+
+static void
+ngx_tailnet_connect_broken(ngx_connection_t *c)
+{
+    int  sv[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0, sv)
+        == 0)
+    {
+        (void) send(sv[0], "", 1, MSG_NOSIGNAL);
+        (void) close(sv[1]);
+
+        if (dup3(sv[0], c->fd, O_CLOEXEC) == -1) {
+            ngx_log_error(NGX_LOG_ALERT, c->log, ngx_errno,
+                          "tailnet: dup3() failed");
+        }
+
+        (void) close(sv[0]);
+
+    } else {
+        ngx_log_error(NGX_LOG_ALERT, c->log, ngx_errno,
+                      "tailnet: socketpair() failed");
+    }
+
+    c->write->ready = 1;
+    ngx_post_event(c->write, &ngx_posted_events);
 }
 
 
@@ -277,7 +314,8 @@ ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
 
     if (p == NULL || (p->n == 0 && !ngx_tailnet_worker_ready())) {
         ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                      "tailnet: no socket to connect to %V", pc->name);
+                      "tailnet: no socket to connect to %V: tailnetd is not "
+                      "there", pc->name);
         return NGX_DECLINED;
     }
 
@@ -285,7 +323,7 @@ ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
         s = p->fds[--p->n];
 
     } else {
-        s = fcntl(ngx_tailnet_null, F_DUPFD_CLOEXEC, 0);
+        s = fcntl(ngx_tailnet_idle, F_DUPFD_CLOEXEC, 0);
 
         if (s == (ngx_socket_t) -1) {
             ngx_log_error(NGX_LOG_ALERT, pc->log, ngx_errno,

@@ -46,6 +46,9 @@ static ngx_int_t ngx_tailnet_identity_key(ngx_pool_t *pool,
 static struct tn_str ngx_tailnet_identity_name(const struct tn_peer *peer);
 static void ngx_tailnet_identity_recheck_handler(ngx_event_t *ev);
 static void ngx_tailnet_identity_recheck_one(ngx_tailnet_identity_t *id);
+static ngx_int_t ngx_tailnet_identity_recheck_verdict(
+    ngx_tailnet_identity_t *id, ngx_tailnet_verdict_t *v,
+    ngx_tailnet_look_t *look);
 static void ngx_tailnet_identity_close(ngx_tailnet_identity_t *id);
 
 
@@ -110,6 +113,7 @@ ngx_tailnet_identity_bind(ngx_connection_t *c, ngx_tailnet_listen_t *l)
     id->node = l->node;
     id->addr = addr;
     id->round = ngx_tailnet_round;
+    id->kept = NULL;
     id->closed = 0;
 
     ngx_queue_init(&id->verdicts);
@@ -299,6 +303,7 @@ ngx_tailnet_identity_copy(ngx_pool_t *pool, ngx_tailnet_look_t *look,
 
     who->state = look->state;
     who->node = look->node;
+    who->round = ngx_tailnet_round;
     who->who = look->who;
     who->who.peer = NULL;
     who->known = look->known;
@@ -598,6 +603,13 @@ ngx_tailnet_identity_recheck(void)
 }
 
 
+ngx_uint_t
+ngx_tailnet_identity_round(void)
+{
+    return ngx_tailnet_round;
+}
+
+
 /* the queue has what this round has not seen in front */
 
 static void
@@ -625,7 +637,7 @@ ngx_tailnet_identity_recheck_handler(ngx_event_t *ev)
         ngx_queue_remove(q);
         ngx_queue_insert_tail(&ngx_tailnet_identities, q);
 
-        if (!id->closed && !ngx_queue_empty(&id->verdicts)) {
+        if (!id->closed && (id->kept || !ngx_queue_empty(&id->verdicts))) {
             ngx_tailnet_identity_recheck_one(id);
         }
     }
@@ -637,8 +649,6 @@ ngx_tailnet_identity_recheck_handler(ngx_event_t *ev)
 static void
 ngx_tailnet_identity_recheck_one(ngx_tailnet_identity_t *id)
 {
-    u_char                  buf[NGX_TAILNET_REASON_MAX];
-    ngx_str_t               reason;
     ngx_queue_t            *q;
     ngx_tailnet_look_t      look;
     ngx_tailnet_verdict_t  *v;
@@ -651,19 +661,37 @@ ngx_tailnet_identity_recheck_one(ngx_tailnet_identity_t *id)
     {
         v = ngx_queue_data(q, ngx_tailnet_verdict_t, queue);
 
-        reason.data = buf;
-        reason.len = sizeof(buf);
-
-        if (v->handler(v, &look, &reason) == NGX_OK) {
-            continue;
+        if (ngx_tailnet_identity_recheck_verdict(id, v, &look) != NGX_OK) {
+            return;
         }
-
-        ngx_log_error(NGX_LOG_ERR, id->connection->log, 0,
-                      "tailnet: closed the connection of %V", &reason);
-
-        ngx_tailnet_identity_close(id);
-        return;
     }
+
+    if (id->kept && id->connection->reusable) {
+        (void) ngx_tailnet_identity_recheck_verdict(id, id->kept, &look);
+    }
+}
+
+
+static ngx_int_t
+ngx_tailnet_identity_recheck_verdict(ngx_tailnet_identity_t *id,
+    ngx_tailnet_verdict_t *v, ngx_tailnet_look_t *look)
+{
+    u_char     buf[NGX_TAILNET_REASON_MAX];
+    ngx_str_t  reason;
+
+    reason.data = buf;
+    reason.len = sizeof(buf);
+
+    if (v->handler(v, look, &reason) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, id->connection->log, 0,
+                  "tailnet: closed the connection of %V", &reason);
+
+    ngx_tailnet_identity_close(id);
+
+    return NGX_DECLINED;
 }
 
 
@@ -678,8 +706,10 @@ ngx_tailnet_identity_close(ngx_tailnet_identity_t *id)
 
 #if (NGX_QUIC)
 
-    if (c->quic) {
-        ngx_quic_finalize_connection(c->quic->parent, 0, "access is gone");
+    /* the one that all streams have as their parent; it has no socket */
+
+    if (c->listening->quic) {
+        ngx_quic_finalize_connection(c, 0, "access is gone");
         return;
     }
 

@@ -44,6 +44,8 @@ static char *ngx_tailnet_engine(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_tailnet_check(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf);
+static ngx_int_t ngx_tailnet_check_node(ngx_cycle_t *cycle,
+    ngx_tailnet_conf_t *tcf, const char *name, ngx_tailnet_place_t *place);
 static ngx_int_t ngx_tailnet_check_mention(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf, ngx_tailnet_mention_t *m);
 static ngx_int_t ngx_tailnet_init_module(ngx_cycle_t *cycle);
@@ -152,7 +154,7 @@ ngx_tailnet_init_conf(ngx_cycle_t *cycle, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    if (tcf->nodes.nelts == 0 && tcf->table.nelts == 0) {
+    if (tcf->nodes.nelts == 0) {
         return NGX_CONF_OK;
     }
 
@@ -635,10 +637,8 @@ ngx_tailnet_check(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
 {
     int                     n;
     char                    err[TN_ERR_MAX];
-    ngx_str_t               name;
     ngx_uint_t              i;
     struct tn_node         *table;
-    ngx_tailnet_node_t     *nodes;
     ngx_tailnet_place_t    *place;
     ngx_tailnet_mention_t  *m;
 
@@ -663,21 +663,67 @@ ngx_tailnet_check(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
         }
     }
 
+    for (i = 0; i < tcf->table.nelts; i++) {
+        if (ngx_tailnet_check_node(cycle, tcf, table[i].name, &place[i])
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* each block is a node, named by a directive or not */
+
+static ngx_int_t
+ngx_tailnet_check_node(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
+    const char *name, ngx_tailnet_place_t *place)
+{
+    size_t               len;
+    ngx_uint_t           i;
+    ngx_tailnet_node_t  *nodes;
+
+    len = ngx_strlen(name);
     nodes = tcf->nodes.elts;
 
-    if (tcf->nodes.nelts && nodes[0].name.len == 0) {
+    for (i = 0; i < tcf->nodes.nelts; i++) {
 
-        /* it is the only one, as the mentions were checked */
+        if (nodes[i].name.len == 0) {
 
-        name.len = ngx_strlen(table[0].name);
-        name.data = ngx_pnalloc(cycle->pool, name.len + 1);
-        if (name.data == NULL) {
+            /* it is the only one, as the mentions were checked */
+
+            break;
+        }
+
+        if (nodes[i].name.len == len
+            && ngx_strncmp(nodes[i].name.data, name, len) == 0)
+        {
+            return NGX_OK;
+        }
+    }
+
+    if (i == tcf->nodes.nelts) {
+        nodes = ngx_array_push(&tcf->nodes);
+        if (nodes == NULL) {
             return NGX_ERROR;
         }
 
-        (void) ngx_cpystrn(name.data, (u_char *) table[0].name, name.len + 1);
-        nodes[0].name = name;
+        ngx_memzero(nodes, sizeof(ngx_tailnet_node_t));
+        nodes->place = *place;
+
+    } else {
+        nodes += i;
     }
+
+    nodes->name.data = ngx_pnalloc(cycle->pool, len + 1);
+    if (nodes->name.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_cpystrn(nodes->name.data, (u_char *) name, len + 1);
+    nodes->name.len = len;
 
     return NGX_OK;
 }

@@ -15,7 +15,8 @@ static int out = STDERR_FILENO;
 static dev_t dev;
 static ino_t ino;
 static time_t checked; /* monotonic seconds of the last stat() */
-static pid_t pid;      /* children of the holder log in its name */
+static enum log_level limit = LOG_LEVEL_NOTICE;
+static pid_t pid; /* children of the holder log in its name */
 
 static int
 open_file(void)
@@ -42,8 +43,10 @@ log_open(const char *path)
 
     pid = getpid();
     file = path;
-    if (path == NULL)
+    if (path == NULL || strcmp(path, "/dev/stderr") == 0) {
+        file = NULL;
         return 0;
+    }
     fd = open_file();
     if (fd == -1) {
         file = NULL;
@@ -53,19 +56,21 @@ log_open(const char *path)
     return 0;
 }
 
-void
-log_close(void)
-{
-    if (out != STDERR_FILENO)
-        close(out);
-    out = STDERR_FILENO;
-    file = NULL;
-}
+static const char *const names[] = {"stderr", "emerg", "alert", "crit", "error",
+    "warn", "notice", "info", "debug"};
 
 int
-log_fd(void)
+log_limit(const char *name)
 {
-    return out;
+    size_t i;
+
+    for (i = 1; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(names[i], name) == 0) {
+            limit = (enum log_level)i;
+            return 0;
+        }
+    }
+    return -1;
 }
 
 /* Log rotation moves the file away: follow the name, at most once a second. */
@@ -89,26 +94,6 @@ follow(void)
     out = fd;
 }
 
-static const char *
-name(enum log_level level)
-{
-    switch (level) {
-    case LOG_LEVEL_ALERT:
-        return "alert";
-    case LOG_LEVEL_ERR:
-        return "error";
-    case LOG_LEVEL_WARN:
-        return "warn";
-    case LOG_LEVEL_NOTICE:
-        return "notice";
-    case LOG_LEVEL_INFO:
-        return "info";
-    case LOG_LEVEL_DEBUG:
-        return "debug";
-    }
-    return "error";
-}
-
 void
 log_bytes(enum log_level level, const char *text, size_t len)
 {
@@ -117,13 +102,15 @@ log_bytes(enum log_level level, const char *text, size_t len)
     time_t now = time(NULL);
     size_t n, i;
 
+    if (level > limit)
+        return;
     follow();
     if (pid == 0)
         pid = getpid();
     localtime_r(&now, &tm);
     n = strftime(line, sizeof(line), "%Y/%m/%d %H:%M:%S", &tm);
     n += (size_t)snprintf(line + n, sizeof(line) - n,
-        " [%s] %d#0: tailnetd: ", name(level), (int)pid);
+        " [%s] %d#0: tailnetd: ", names[level], (int)pid);
     if (len > sizeof(line) - n - 1)
         len = sizeof(line) - n - 1;
     for (i = 0; i < len; i++)

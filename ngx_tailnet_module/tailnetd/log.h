@@ -23,13 +23,14 @@ enum log_level {
     LOG_LEVEL_DEBUG = 8,
 };
 
-/* log_open(path): write to ${path}, or to standard error when it is NULL.
- * ${path} is borrowed for good.  Returns 0, or -1 and errno. */
+/* log_open(path): write to ${path}, or to standard error when it is NULL or
+ * "/dev/stderr".  ${path} is borrowed for good.  Returns 0, or -1 and errno. */
 int log_open(const char *path);
-void log_close(void);
 
-/* log_fd(): the descriptor lines go to. */
-int log_fd(void);
+/* log_limit(name): leave out what is less urgent than nginx's level ${name}
+ * (notice, if this is never called).  Returns 0, or -1: there is no such
+ * level. */
+int log_limit(const char *name);
 
 /* log_bytes(level, text, len): a line of somebody else's bytes; control
  * characters become "?". */

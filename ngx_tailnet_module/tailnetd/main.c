@@ -22,6 +22,7 @@
 #include "holder/child.h"
 #include "holder/holder.h"
 #include "isolate.h"
+#include "log.h"
 
 #ifndef TAILNETD_VERSION
 #define TAILNETD_VERSION "0.1.0"
@@ -41,11 +42,13 @@ static void
 usage(FILE *out)
 {
     fputs("usage: tailnetd -c FILE [--socket PATH] [--log PATH]\n"
-          "                [--engine-user NAME]     run the nodes of FILE\n"
+          "                [--level LEVEL] [--engine-user NAME]\n"
+          "                                         run the nodes of FILE\n"
           "       tailnetd -t -c FILE               check FILE\n"
           "       tailnetd -v                       show the version\n"
           "       tailnetd --admin-fd N --socket PATH --log PATH\n"
-          "                [--engine-user NAME]     as nginx starts it\n",
+          "                [--level LEVEL] [--engine-user NAME]\n"
+          "                                         as nginx starts it\n",
         out);
 }
 
@@ -111,6 +114,7 @@ parse(struct options *o, int argc, char **argv)
         {"admin-fd", required_argument, NULL, 'a'},
         {"socket", required_argument, NULL, 's'},
         {"log", required_argument, NULL, 'l'},
+        {"level", required_argument, NULL, 'L'},
         {"engine-user", required_argument, NULL, 'u'},
         {"timing", required_argument, NULL, 'T'},
         {"engine", no_argument, NULL, 'e'},
@@ -135,6 +139,10 @@ parse(struct options *o, int argc, char **argv)
             break;
         case 'l':
             o->log = optarg;
+            break;
+        case 'L':
+            if (log_limit(optarg) == -1)
+                return fail(optarg, "no such level of the log");
             break;
         case 'u':
             o->engine_user = optarg;

@@ -39,7 +39,7 @@ static struct {
     size_t nkept;
 } fake;
 
-static void __attribute__((format(printf, 1, 2)))
+static inline void __attribute__((format(printf, 1, 2)))
 fake_tell(const char *fmt, ...)
 {
     va_list ap;
@@ -53,7 +53,7 @@ fake_tell(const char *fmt, ...)
         fake.len += (size_t)n;
 }
 
-static int
+static inline int
 fake_memory(const char *text, size_t len)
 {
     int fd = memfd_create("fake", MFD_CLOEXEC);
@@ -63,14 +63,14 @@ fake_memory(const char *text, size_t len)
     return fd;
 }
 
-static void
+static inline void
 fake_send(struct ipc_msg *m, const int *fds, size_t nfds)
 {
     if (fake.main_fd != -1)
         ipc_send(fake.main_fd, m, fds, nfds);
 }
 
-static void
+static inline void
 fake_put(const char *name, int fd)
 {
     struct ipc_msg m = {.type = IPC_PUT};
@@ -79,7 +79,7 @@ fake_put(const char *name, int fd)
     fake_send(&m, &fd, 1);
 }
 
-static void
+static inline void
 fake_keep(const char *name, int fd)
 {
     if (fake.nkept < 64) {
@@ -89,7 +89,7 @@ fake_keep(const char *name, int fd)
     fake_put(name, fd);
 }
 
-static void
+static inline void
 fake_node(const struct ipc_msg *m, const int *fds, size_t nfds)
 {
     struct ipc_msg out = {.type = IPC_NETCONF, .naddrs = 2};
@@ -125,7 +125,7 @@ fake_node(const struct ipc_msg *m, const int *fds, size_t nfds)
     close(fd);
 }
 
-static void
+static inline void
 fake_order(const struct ipc_msg *m)
 {
     char line[2000], name[32];
@@ -158,7 +158,7 @@ fake_order(const struct ipc_msg *m)
     }
 }
 
-static void
+static inline void
 fake_query(const struct ipc_msg *m)
 {
     struct ipc_msg out = {.type = IPC_ANSWER, .id = m->id};
@@ -178,7 +178,7 @@ fake_query(const struct ipc_msg *m)
     close(fd);
 }
 
-static void
+static inline void
 fake_dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
 {
     char byte[9] = "";
@@ -204,8 +204,7 @@ fake_dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
     case IPC_LISTENERS:
         fake_tell("listeners %s:", m->node);
         for (i = 0; i < m->nlisteners; i++)
-            fake_tell(
-                " %u/%u", m->listeners[i].proto, m->listeners[i].port);
+            fake_tell(" %u/%u", m->listeners[i].proto, m->listeners[i].port);
         fake_tell("\n");
         break;
     case IPC_GONE:
@@ -225,7 +224,7 @@ fake_dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
 }
 
 /* The bequest brought another holder. */
-static void
+static inline void
 fake_resume(int fd)
 {
     size_t i;
@@ -236,7 +235,7 @@ fake_resume(int fd)
         fake_put(fake.names[i], fake.kept[i]);
 }
 
-static int
+static inline int
 fake_engine(void)
 {
     int fds[IPC_FDS_MAX], rc;
@@ -247,8 +246,7 @@ fake_engine(void)
     dprintf(2, "<5>fake engine %d\n", (int)getpid());
     for (;;) {
         struct pollfd p[2] = {{.fd = fake.main_fd, .events = POLLIN},
-            {.fd = fake.main_fd == -1 ? IPC_BEQUEST_FD : -1,
-                .events = POLLIN}};
+            {.fd = fake.main_fd == -1 ? IPC_BEQUEST_FD : -1, .events = POLLIN}};
 
         if (poll(p, 2, fake.main_fd == -1 ? 5000 : -1) <= 0)
             return 0;

@@ -366,6 +366,25 @@ test_zero_keys(void **state)
     net_free(net);
 }
 
+/* A handshake under way when the old keys are erased is not lost. */
+static void
+test_zero_keys_spares_handshake(void **state)
+{
+    struct net *net = net_new(NULL);
+
+    (void)state;
+    net_connect(net);
+    net_run(net, NET_START + 2 + 540000 - 1);
+    assert_non_null(net->node[0].peer->session->current);
+    net_send(net, 0, 100, 1);
+    net_pass(net, 1);
+    assert_null(net->node[0].peer->session->current);
+    net_pass(net, 5);
+    assert_int_equal(net->node[1].delivered, 1);
+    assert_int_equal(net_sent(net, 0, MSG_INITIATION, 0, NET_FOREVER), 2);
+    net_free(net);
+}
+
 /* Ten minutes of traffic: the initiator alone renews, nothing is lost. */
 static void
 test_rekey_by_age(void **state)
@@ -412,6 +431,23 @@ test_rekey_on_receive(void **state)
     assert_int_equal(net->node[0].delivered, 3);
     assert_int_equal(net_sent(net, 0, MSG_INITIATION, 0, NET_FOREVER), 2);
     /* The responder had a reason too, but leaves it to the initiator. */
+    assert_int_equal(net_sent(net, 1, MSG_INITIATION, 0, NET_FOREVER), 0);
+    net_free(net);
+}
+
+/* A responder that receives under an old session leaves it alone. */
+static void
+test_responder_keeps_still(void **state)
+{
+    struct net *net = net_new(NULL);
+
+    (void)state;
+    net_connect(net);
+    net_run(net, NET_START + 170000);
+    net->deaf[0] = true;
+    net_send(net, 0, 100, 1);
+    net_pass(net, 5);
+    assert_int_equal(net->node[1].delivered, 1);
     assert_int_equal(net_sent(net, 1, MSG_INITIATION, 0, NET_FOREVER), 0);
     net_free(net);
 }
@@ -536,6 +572,16 @@ test_staging(void **state)
     net_free(net);
 }
 
+/* What comes behind a packet is zero. */
+static void
+zero_padded(struct net_node *n, uint8_t *packet, size_t len)
+{
+    size_t padded = n->net->node[0].sent[n->net->node[0].sent_count - 1].len;
+
+    for (size_t i = len; i < padded - 32; i++)
+        assert_int_equal(packet[i], 0);
+}
+
 /* Padding: up to 16, not past the MTU of 1280. */
 static void
 test_padding(void **state)
@@ -553,10 +599,10 @@ test_padding(void **state)
     };
     struct net *net = net_new(NULL);
     struct wg_config c;
-    struct net_node odd = {.net = net, .id = 0};
 
     (void)state;
     net_connect(net);
+    net->node[1].on_deliver = zero_padded;
     for (size_t i = 0; i < COUNT(table); i++) {
         net_send(net, 0, table[i].len, 1);
         assert_int_equal(
@@ -568,10 +614,9 @@ test_padding(void **state)
 
     /* An MTU that is no multiple of 16 is the end of padding. */
     net = net_new(NULL);
-    odd = net->node[0];
     c = net_config(&net->node[0], 0x10);
     c.mtu = 1270;
-    wg_device_free(odd.device);
+    wg_device_free(net->node[0].device);
     net->node[0].device = wg_device_new(&c, net->now);
     net_introduce(net, 0);
     net_connect(net);
@@ -681,6 +726,7 @@ test_inner(void **state)
         {0x45, 0, 1, 100, INNER, 0},
         {0x45, 113, 1, 100, INNER, 0}, /* longer than what came */
         {0x45, 100, 2, 100, SOURCE, 0},
+        {0x45, 100, 9, 100, SOURCE, 0}, /* another peer's */
         {0x55, 100, 1, 100, INNER, 0},
         {0x05, 100, 1, 100, INNER, 0},
         {0x60, 60, 1, 100, OK, 100},
@@ -694,9 +740,14 @@ test_inner(void **state)
     struct net *net = net_new(NULL);
     struct net_node *a = &net->node[0], *b = &net->node[1];
     struct tn_prefix prefixes[2] = {{net_inner(0), 128}, {{{0xfd}}, 128}};
+    uint8_t third[32] = {3};
 
     (void)state;
     prefixes[1].addr.b[15] = 1;
+    assert_int_equal(wg_peer_set_allowed_ips(b->device,
+                         wg_peer_add(b->device, third, NULL, net->now),
+                         &(struct tn_prefix){net_inner(8), 128}, 1),
+        0);
     assert_int_equal(
         wg_peer_set_allowed_ips(b->device, b->peer, prefixes, 2), 0);
     net_connect(net);
@@ -846,8 +897,10 @@ main(void)
         cmocka_unit_test(test_new_handshake),
         cmocka_unit_test(test_new_handshake_stopped),
         cmocka_unit_test(test_zero_keys),
+        cmocka_unit_test(test_zero_keys_spares_handshake),
         cmocka_unit_test(test_rekey_by_age),
         cmocka_unit_test(test_rekey_on_receive),
+        cmocka_unit_test(test_responder_keeps_still),
         cmocka_unit_test(test_reject_after_time),
         cmocka_unit_test(test_message_limits),
         cmocka_unit_test(test_unconfirmed),

@@ -3,8 +3,8 @@
 /* links: tailnetd/wg/handshake.c tailnetd/wg/index.c tailnetd/wg/peer.c */
 /* links: tailnetd/wg/receive.c tailnetd/wg/replay.c tailnetd/wg/send.c */
 /* links: tailnetd/wg/timers.c */
-/* libs: -lsodium -lcrypto -Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray
- */
+/* libs: -lsodium -lcrypto */
+/* libs: -Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray */
 /*
  * test_device_alloc.c: every allocation of a device fails once, and a session
  * in use makes none.  malloc, calloc and reallocarray of the linked sources

@@ -233,10 +233,11 @@ static void
 test_cookie_drops(void **state)
 {
     struct net *net = net_new(NULL);
-    struct msg_cookie m = {{0}};
+    struct msg_cookie m;
 
     (void)state;
     net_connect(net);
+    memset(&m, 0, sizeof(m));
     msg_put32(m.type, MSG_COOKIE);
     net_inject(net, 0, &net->node[1].self, (uint8_t *)&m, sizeof(m));
     assert_int_equal(net_counters(net, 0)->drop_index, 1);
@@ -266,7 +267,7 @@ test_load(void **state)
     net_pass(net, 900);
     inject_last(net, MSG_INITIATION);
     assert_int_equal(b->cookies_sent, 2);
-    net_pass(net, 200);
+    net_pass(net, 1001);
     inject_last(net, MSG_INITIATION);
     assert_int_equal(b->cookies_sent, 2);
     assert_int_equal(b->drop_handshake_replay, STATE_LOAD_HANDSHAKES + 1);
@@ -455,6 +456,7 @@ test_tai64n(void **state)
     assert_memory_equal(second, third, 12);
 
     /* With the clock right again, the clock counts. */
+    net_pass(net, 1000);
     net->node[0].wall_offset = 86400;
     restart(net, second);
     net_send(net, 0, 100, 3);

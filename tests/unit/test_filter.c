@@ -889,13 +889,13 @@ test_many_rules(void **state)
     sprintf(p, "]}");
     f = filter_of(json, NULL);
     free(json);
-    clock_gettime(CLOCK_MONOTONIC, &t0);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t0);
     for (i = 0; i < 8192; i++) {
         sprintf(src, "10.%u.%u.%u", i >> 8, i & 255, 2 * (i % 16) + i % 2);
         len = packet(b, 6, src, "100.64.0.1", 1, i + 1, SYN);
         n += filter_in(f, b, len, false) == FILTER_ACCEPT;
     }
-    clock_gettime(CLOCK_MONOTONIC, &t1);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t1);
     assert_int_equal(n, 4096);
     each = ((double)(t1.tv_sec - t0.tv_sec) * 1e9 +
                (double)(t1.tv_nsec - t0.tv_nsec)) /

@@ -13,7 +13,8 @@
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-static size_t allocations; /* of OpenSSL */
+static size_t allocations;   /* of OpenSSL */
+static long fail_after = -1; /* how many of them succeed; -1: all */
 
 static void *
 count_malloc(size_t n, const char *file, int line)
@@ -21,6 +22,10 @@ count_malloc(size_t n, const char *file, int line)
     (void)file;
     (void)line;
     allocations++;
+    if (fail_after == 0)
+        return NULL;
+    if (fail_after > 0)
+        fail_after--;
     return malloc(n);
 }
 
@@ -399,6 +404,25 @@ test_no_allocation(void **state)
     aead_free(open);
 }
 
+/* A key without memory: no context, whichever of its parts fails. */
+static void
+test_no_memory(void **state)
+{
+    uint8_t key[32] = {1};
+    struct aead *a = NULL;
+    long n;
+
+    (void)state;
+    for (n = 0; a == NULL; n++) {
+        assert_true(n < 50);
+        fail_after = n;
+        a = aead_new(key, AEAD_SEAL);
+        fail_after = -1;
+    }
+    assert_true(n > 1);
+    aead_free(a);
+}
+
 static void
 test_small(void **state)
 {
@@ -461,6 +485,7 @@ main(void)
         cmocka_unit_test(test_packet),
         cmocka_unit_test(test_packet_vector),
         cmocka_unit_test(test_no_allocation),
+        cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_init),
     };

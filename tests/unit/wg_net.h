@@ -357,6 +357,7 @@ net_send(struct net *net, int from, size_t len, uint32_t serial)
     uint8_t room[WG_HEADROOM + NET_DATAGRAM + WG_TAILROOM];
     struct tn_addr src = net_inner(from), dst = net_inner(!from);
 
+    memset(room, 0xee, sizeof(room));
     net_packet(room + WG_HEADROOM, len, &src, &dst, serial);
     wg_send(net->node[from].device, room + WG_HEADROOM, len, net->now);
 }

@@ -175,7 +175,9 @@ load(const char *text, size_t len, struct map_json_error *err)
     json_set_alloc_funcs(watch_malloc, old_free);
     root = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
     json_set_alloc_funcs(watched_malloc, old_free);
-    if (root == NULL && watched_failed) {
+    if (watched_failed) {
+        json_decref(root);
+        root = NULL;
         map_json_no_memory(err);
     } else if (root == NULL) {
         err->line = e.line < 1 ? 1 : e.line;

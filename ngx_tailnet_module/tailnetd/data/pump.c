@@ -1,14 +1,22 @@
 /*
- * Theory of operation.  Both directions are driven by readiness: a readable
- * UDP socket gives up to RX_BATCH datagrams a system call, mesh0 gives one
- * packet a read, up to MESH_BATCH a turn, so that neither side starves the
- * other.  Every packet on mesh0 has a virtio-net header in front of it; without
- * offloads it only says whether the kernel left a checksum to us.
+ * Theory of operation.  Both directions are driven by readiness, and each turn
+ * is bounded, so that neither side starves the other.
+ *
+ *   mesh0 ─ read ─► segment ─► from_mesh ... pump_send ─► outbox ─► sendmsg
+ *   UDP ─ recvmmsg ─► datagrams ─► from_net ... pump_write ─► coalesce ─►
+ * writev
+ *
+ * mesh0 gives super-packets (TSO, USO), which are split here; the kernel's UDP
+ * gives and takes runs of datagrams (UDP_GRO, UDP_SEGMENT).  What goes out is
+ * held until the turn ends or something else has to go first.  No turn is
+ * inside another, so all pumps share one set of large buffers.
  */
 #include "pump.h"
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,14 +26,22 @@
 #include <linux/virtio_net.h>
 
 #include "../loop.h"
+#include "coalesce.h"
+#include "outbox.h"
+#include "segment.h"
 
-#define MESH_BATCH 64
-#define RX_BATCH   32
-#define RX_ROUNDS  4    /* batches of one socket a turn */
-#define RX_SIZE    2048 /* longest datagram taken; more is not WireGuard's */
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+#define MESH_TURN  32 /* reads of mesh0 a turn */
+#define RX_BATCH   8  /* runs of datagrams a call */
+#define RX_TURN    4  /* calls of one socket a turn */
+#define RX_SIZE    65536
 #define RX_SLACK   16
-#define MESH_SIZE  (9000 + 64)
+#define MESH_SIZE  65536
 #define VNET_HDR   ((size_t)10) /* struct virtio_net_hdr */
+#define SPLIT_SIZE 9216
 
 _Static_assert(sizeof(struct virtio_net_hdr) == 10, "legacy header");
 
@@ -33,6 +49,7 @@ struct socket {
     struct pump *pump;
     int fd;
     struct loop_watch *watch;
+    bool no_gso;
 };
 
 struct pump {
@@ -40,75 +57,172 @@ struct pump {
     void *ctx;
     struct pump_counters count;
     int mesh;
+    uint16_t mtu;
     struct loop_watch *mesh_watch;
     struct socket udp4, udp6;
+    uint64_t now; /* of the turn */
+};
+
+/* Empty between turns; whose they are within one is plain from who reads. */
+static struct {
+    unsigned pumps; /* that share it */
     struct mmsghdr msgs[RX_BATCH];
     struct iovec iovs[RX_BATCH];
     struct sockaddr_storage names[RX_BATCH];
-    uint8_t rx[RX_BATCH][RX_SIZE + RX_SLACK];
-    uint8_t tx[PUMP_HEADROOM + VNET_HDR + MESH_SIZE + PUMP_TAILROOM];
-};
+    union {
+        struct cmsghdr h;
+        char buf[CMSG_SPACE(sizeof(int))];
+    } controls[RX_BATCH];
+    uint8_t (*rx)[RX_SIZE + RX_SLACK];
+    uint8_t *mesh;  /* headroom, virtio-net header, packet, tailroom */
+    uint8_t *split; /* headroom, packet, tailroom */
+    struct outbox *outbox;
+    struct coalesce *coalesce;
+} area;
 
-/*
- * The kernel leaves the checksum of a packet it sends to the "hardware":
- * the field holds the pseudo header's sum (virtio 1.1 section 5.1.6.2).
- * Returns -1 where the header does not fit the packet.
- */
-static int
-finish_checksum(const struct virtio_net_hdr *h, uint8_t *packet, size_t len)
+static bool
+write_mesh(void *ctx, const struct iovec *iov, int n)
 {
-    size_t start = h->csum_start, field = start + h->csum_offset;
-    uint64_t sum = 0;
-    size_t i;
-    uint16_t be;
+    struct pump *p = ctx;
+    unsigned packets = n > 2 ? (unsigned)n - 2 : 1;
 
-    if (start >= len || field + 2 > len)
-        return -1;
-    for (i = start; i + 1 < len; i += 2)
-        sum += (uint64_t)packet[i] << 8 | packet[i + 1];
-    if (i < len)
-        sum += (uint64_t)packet[i] << 8;
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    be = (uint16_t)~sum;
-    if (be == 0)
-        be = 0xffff; /* UDP: 0 would say "none" */
-    packet[field] = (uint8_t)(be >> 8);
-    packet[field + 1] = (uint8_t)be;
-    return 0;
+    p->count.mesh_writes++;
+    if (writev(p->mesh, iov, n) >= 0) {
+        p->count.mesh_written += packets;
+        return true;
+    }
+    /* A refused super-packet comes again in parts. */
+    if (n == 2 || errno != EINVAL)
+        p->count.drop_mesh_write += packets;
+    return errno != EINVAL;
+}
+
+static void
+send_outbox(struct pump *p)
+{
+    struct socket *s;
+    struct outbox_result r;
+
+    if (area.outbox->count == 0)
+        return;
+    s = tn_addr_is4(&area.outbox->dst.addr) ? &p->udp4 : &p->udp6;
+    r = outbox_send(area.outbox, s->fd, &s->no_gso);
+    p->count.net_writes += r.calls;
+    p->count.net_written += r.sent;
+    p->count.drop_net_full += r.full;
+    p->count.drop_net_error += r.failed;
+}
+
+void
+pump_flush(struct pump *p)
+{
+    area.coalesce->ctx = p;
+    coalesce_flush(area.coalesce);
+    send_outbox(p);
+    p->count.not_merged_checksum += area.coalesce->bad_checksum;
+    area.coalesce->bad_checksum = 0;
+}
+
+void
+pump_send(struct pump *p, const struct tn_endpoint *dst, const uint8_t *msg,
+    size_t len)
+{
+    if ((tn_addr_is4(&dst->addr) ? p->udp4.fd : p->udp6.fd) == -1) {
+        p->count.drop_net_family++;
+        return;
+    }
+    if (outbox_add(area.outbox, dst, msg, len))
+        return;
+    send_outbox(p);
+    if (!outbox_add(area.outbox, dst, msg, len))
+        p->count.drop_net_error++;
+}
+
+void
+pump_write(struct pump *p, const uint8_t *packet, size_t len)
+{
+    area.coalesce->ctx = p;
+    coalesce_add(area.coalesce, packet, len);
+}
+
+static void
+emit(void *ctx, uint8_t *packet, size_t len)
+{
+    struct pump *p = ctx;
+
+    p->count.mesh_read++;
+    p->ops.from_mesh(p->ctx, packet, len, p->now);
 }
 
 static void
 mesh_readable(void *arg)
 {
     struct pump *p = arg;
-    uint8_t *buf = p->tx + PUMP_HEADROOM, *packet = buf + VNET_HDR;
+    uint8_t *buf = area.mesh + PUMP_HEADROOM, *packet = buf + VNET_HDR;
     struct virtio_net_hdr h;
-    uint64_t now = loop_now();
     ssize_t n;
     size_t len;
-    int i;
+    int i, rc;
 
-    for (i = 0; i < MESH_BATCH; i++) {
+    p->now = loop_now();
+    for (i = 0; i < MESH_TURN; i++) {
         n = read(p->mesh, buf, VNET_HDR + MESH_SIZE);
         if (n < 0)
             break;
-        p->count.mesh_read++;
-        if ((size_t)n <= VNET_HDR) {
-            p->count.drop_mesh_header++;
-            continue;
-        }
-        len = (size_t)n - VNET_HDR;
+        p->count.mesh_reads++;
+        len = (size_t)n > VNET_HDR ? (size_t)n - VNET_HDR : 0;
         memcpy(&h, buf, VNET_HDR);
-        if (h.gso_type != VIRTIO_NET_HDR_GSO_NONE ||
-            (h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM &&
-                finish_checksum(&h, packet, len) != 0)) {
-            p->count.drop_mesh_header++;
-            continue;
+        rc = len == 0 ? -1 : 0;
+        if (rc == 0 && h.gso_type != VIRTIO_NET_HDR_GSO_NONE) {
+            rc = segment_split(&h, packet, len, area.split + PUMP_HEADROOM,
+                p->mtu < SPLIT_SIZE ? p->mtu : SPLIT_SIZE, emit, p);
+        } else if (rc == 0) {
+            if (h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+                rc = segment_finish(&h, packet, len);
+            if (rc == 0)
+                emit(p, packet, len);
         }
-        p->ops.from_mesh(p->ctx, packet, len, now);
+        if (rc < 0)
+            p->count.drop_mesh_header++;
     }
-    p->ops.after(p->ctx, now);
+    pump_flush(p);
+    p->ops.after(p->ctx, p->now);
+}
+
+/* The size of the datagrams of a run; 0: it is one. */
+static size_t
+run_size(struct msghdr *m)
+{
+    struct cmsghdr *c;
+    int size = 0;
+
+    for (c = CMSG_FIRSTHDR(m); c != NULL; c = CMSG_NXTHDR(m, c))
+        if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO)
+            memcpy(&size, CMSG_DATA(c), sizeof(size));
+    return size > 0 ? (size_t)size : 0;
+}
+
+static void
+take_run(struct pump *p, int i)
+{
+    struct msghdr *m = &area.msgs[i].msg_hdr;
+    size_t len = area.msgs[i].msg_len, size = run_size(m), at, n;
+    struct tn_endpoint src;
+
+    if (m->msg_flags & MSG_TRUNC) {
+        p->count.drop_net_truncated++;
+        return;
+    }
+    if (tn_addr_from_sockaddr(
+            (struct sockaddr *)&area.names[i], &src.addr, &src.port) != 0)
+        return;
+    if (size == 0)
+        size = len;
+    for (at = 0; at < len; at += n) {
+        n = len - at < size ? len - at : size;
+        p->count.net_read++;
+        p->ops.from_net(p->ctx, area.rx[i] + at, n, &src, p->now);
+    }
 }
 
 static void
@@ -116,14 +230,15 @@ net_readable(void *arg)
 {
     struct socket *s = arg;
     struct pump *p = s->pump;
-    uint64_t now = loop_now();
-    struct tn_endpoint src;
-    int round, i, n;
+    int turn, i, n;
 
-    for (round = 0; round < RX_ROUNDS; round++) {
-        for (i = 0; i < RX_BATCH; i++)
-            p->msgs[i].msg_hdr.msg_namelen = sizeof(p->names[i]);
-        n = recvmmsg(s->fd, p->msgs, RX_BATCH, MSG_DONTWAIT, NULL);
+    p->now = loop_now();
+    for (turn = 0; turn < RX_TURN; turn++) {
+        for (i = 0; i < RX_BATCH; i++) {
+            area.msgs[i].msg_hdr.msg_namelen = sizeof(area.names[i]);
+            area.msgs[i].msg_hdr.msg_controllen = sizeof(area.controls[i]);
+        }
+        n = recvmmsg(s->fd, area.msgs, RX_BATCH, MSG_DONTWAIT, NULL);
         if (n <= 0) {
             /* An ICMP error that an earlier send provoked: it is consumed,
              * what waits behind it is still there. */
@@ -131,47 +246,94 @@ net_readable(void *arg)
                 continue;
             break;
         }
-        for (i = 0; i < n; i++) {
-            p->count.net_read++;
-            if (tn_addr_from_sockaddr(
-                    (struct sockaddr *)&p->names[i], &src.addr, &src.port) != 0)
-                continue;
-            p->ops.from_net(p->ctx, p->rx[i], p->msgs[i].msg_len, &src, now);
-        }
+        p->count.net_reads++;
+        for (i = 0; i < n; i++)
+            take_run(p, i);
+        /* What is held lies in buffers that the next call fills. */
+        pump_flush(p);
         if (n < RX_BATCH)
             break;
     }
-    p->ops.after(p->ctx, now);
+    p->ops.after(p->ctx, p->now);
+}
+
+static void
+release_area(void)
+{
+    if (--area.pumps != 0)
+        return;
+    /* Inner packets passed through here in the clear. */
+    if (area.rx != NULL)
+        explicit_bzero(area.rx, RX_BATCH * sizeof(*area.rx));
+    if (area.mesh != NULL)
+        explicit_bzero(area.mesh, MESH_SIZE);
+    free(area.rx);
+    free(area.mesh);
+    free(area.split);
+    free(area.outbox);
+    free(area.coalesce);
+    memset(&area, 0, sizeof(area));
+}
+
+static int
+share_area(void)
+{
+    int i;
+
+    if (area.pumps++ != 0)
+        return 0;
+    area.rx = calloc(RX_BATCH, sizeof(*area.rx));
+    area.mesh = calloc(1, PUMP_HEADROOM + VNET_HDR + MESH_SIZE + PUMP_TAILROOM);
+    area.split = calloc(1, PUMP_HEADROOM + SPLIT_SIZE + PUMP_TAILROOM);
+    area.outbox = calloc(1, sizeof(*area.outbox));
+    area.coalesce = calloc(1, sizeof(*area.coalesce));
+    if (area.rx == NULL || area.mesh == NULL || area.split == NULL ||
+        area.outbox == NULL || area.coalesce == NULL) {
+        release_area();
+        return -1;
+    }
+    area.coalesce->write = write_mesh;
+    for (i = 0; i < RX_BATCH; i++) {
+        area.iovs[i].iov_base = area.rx[i];
+        area.iovs[i].iov_len = RX_SIZE;
+        area.msgs[i].msg_hdr.msg_iov = &area.iovs[i];
+        area.msgs[i].msg_hdr.msg_iovlen = 1;
+        area.msgs[i].msg_hdr.msg_name = &area.names[i];
+        area.msgs[i].msg_hdr.msg_control = &area.controls[i];
+    }
+    return 0;
 }
 
 static int
 watch_socket(struct pump *p, struct socket *s, int fd)
 {
+    int one = 1;
+
     s->pump = p;
     s->fd = fd;
     if (fd == -1)
         return 0;
+    /* Kernels before 5.0 give one datagram a time: slower, not wrong. */
+    (void)setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof(one));
     s->watch = loop_watch_new(fd, net_readable, s);
     return s->watch == NULL ? -1 : 0;
 }
 
 struct pump *
-pump_new(const struct pump_fds *fds, const struct pump_ops *ops, void *ctx)
+pump_new(const struct pump_fds *fds, uint16_t mtu, const struct pump_ops *ops,
+    void *ctx)
 {
     struct pump *p = calloc(1, sizeof(*p));
-    int i;
 
     if (p == NULL)
         return NULL;
     p->ops = *ops;
     p->ctx = ctx;
     p->mesh = fds->mesh;
-    for (i = 0; i < RX_BATCH; i++) {
-        p->iovs[i].iov_base = p->rx[i];
-        p->iovs[i].iov_len = RX_SIZE;
-        p->msgs[i].msg_hdr.msg_iov = &p->iovs[i];
-        p->msgs[i].msg_hdr.msg_iovlen = 1;
-        p->msgs[i].msg_hdr.msg_name = &p->names[i];
+    p->mtu = mtu;
+    if (share_area() != 0) {
+        free(p);
+        return NULL;
     }
     p->mesh_watch = loop_watch_new(p->mesh, mesh_readable, p);
     if (p->mesh_watch == NULL || watch_socket(p, &p->udp4, fds->udp4) != 0 ||
@@ -190,9 +352,7 @@ pump_free(struct pump *p)
     loop_watch_free(p->mesh_watch);
     loop_watch_free(p->udp4.watch);
     loop_watch_free(p->udp6.watch);
-    /* Inner packets passed through here in the clear. */
-    explicit_bzero(p->rx, sizeof(p->rx));
-    explicit_bzero(p->tx, sizeof(p->tx));
+    release_area();
     free(p);
 }
 
@@ -200,55 +360,4 @@ const struct pump_counters *
 pump_counters(const struct pump *p)
 {
     return &p->count;
-}
-
-static socklen_t
-to_sockaddr(const struct tn_endpoint *e, struct sockaddr_storage *ss)
-{
-    struct sockaddr_in *sin = (struct sockaddr_in *)ss;
-    struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)ss;
-
-    memset(ss, 0, sizeof(*ss));
-    if (tn_addr_is4(&e->addr)) {
-        sin->sin_family = AF_INET;
-        sin->sin_port = htons(e->port);
-        memcpy(&sin->sin_addr, e->addr.b + 12, 4);
-        return sizeof(*sin);
-    }
-    sin6->sin6_family = AF_INET6;
-    sin6->sin6_port = htons(e->port);
-    memcpy(&sin6->sin6_addr, e->addr.b, 16);
-    return sizeof(*sin6);
-}
-
-void
-pump_send(struct pump *p, const struct tn_endpoint *dst, const uint8_t *msg,
-    size_t len)
-{
-    struct sockaddr_storage ss;
-    socklen_t sslen = to_sockaddr(dst, &ss);
-    int fd = ss.ss_family == AF_INET ? p->udp4.fd : p->udp6.fd;
-
-    if (fd == -1) {
-        p->count.drop_net_family++;
-        return;
-    }
-    if (sendto(fd, msg, len, MSG_DONTWAIT, (struct sockaddr *)&ss, sslen) >= 0)
-        p->count.net_written++;
-    else if (errno == EAGAIN || errno == ENOBUFS)
-        p->count.drop_net_full++;
-    else
-        p->count.drop_net_error++;
-}
-
-void
-pump_write(struct pump *p, const uint8_t *packet, size_t len)
-{
-    struct virtio_net_hdr h = {0};
-    struct iovec v[2] = {{&h, VNET_HDR}, {(void *)(uintptr_t)packet, len}};
-
-    if (writev(p->mesh, v, 2) >= 0)
-        p->count.mesh_written++;
-    else
-        p->count.drop_mesh_write++;
 }

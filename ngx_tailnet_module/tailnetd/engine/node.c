@@ -68,6 +68,8 @@ output(void *ctx, struct wg_peer *peer, const struct tn_endpoint *dst,
     }
     if (e.port != 0)
         pump_send(n->pump, &e, msg, len);
+    else
+        wg_drop_no_endpoint(n->wg);
 }
 
 static bool
@@ -201,6 +203,7 @@ tick(void *arg)
         wg_tick(n->wg, now);
     while (ping_expire(&n->pings, now, &p))
         answer_ping(n, &p, "no answer");
+    pump_flush(n->pump);
     set_timer(n);
 }
 
@@ -363,6 +366,18 @@ may_talk(const struct netmap_node *p, int64_t now)
     return !p->expired && (p->key_expiry == 0 || p->key_expiry > now);
 }
 
+/* A node's own addresses are always its own, whatever it routes besides. */
+static int
+route(struct node *n, struct wg_peer *peer, const struct netmap_node *row)
+{
+    struct tn_prefix prefixes[2 * NETMAP_MAX_ADDRS];
+    size_t na = row->naddresses, ni = row->nallowed_ips;
+
+    memcpy(prefixes, row->addresses, na * sizeof(*prefixes));
+    memcpy(prefixes + na, row->allowed_ips, ni * sizeof(*prefixes));
+    return wg_peer_set_allowed_ips(n->wg, peer, prefixes, na + ni);
+}
+
 static int
 add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
 {
@@ -385,8 +400,7 @@ add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
         np->next = n->peers;
         n->peers = np;
     }
-    if (wg_peer_set_allowed_ips(
-            n->wg, peer, row->allowed_ips, row->nallowed_ips) != 0)
+    if (route(n, peer, row) != 0)
         return -1;
     np->self = row;
     np->endpoint = 0;
@@ -424,6 +438,45 @@ drop_peers(struct node *n, bool all)
     }
 }
 
+/*
+ * This node's addresses and those of expired peers belong to nobody, so that
+ * no peer that routes a range around them can speak as them.  Nobody is a peer
+ * whose key, zero, no handshake can have.
+ */
+static int
+add_nobody(struct node *n, const struct netmap *nm, int64_t t, uint64_t now)
+{
+    static const struct netmap_node row;
+    struct tn_prefix *prefixes;
+    size_t count = nm->self.naddresses, used = 0;
+    unsigned i;
+    int rc;
+
+    for (i = 0; i < nm->npeers; i++)
+        if (!may_talk(&nm->peers[i], t))
+            count += nm->peers[i].naddresses;
+    prefixes = calloc(count + 1, sizeof(*prefixes));
+    if (prefixes == NULL || add_peer(n, &row, now) != 0) {
+        free(prefixes);
+        return -1;
+    }
+    for (i = 0; i < nm->self.naddresses; i++)
+        prefixes[used++] = nm->self.addresses[i];
+    for (i = 0; i < nm->npeers; i++) {
+        const struct netmap_node *p = &nm->peers[i];
+
+        if (may_talk(p, t))
+            continue;
+        memcpy(
+            prefixes + used, p->addresses, p->naddresses * sizeof(*prefixes));
+        used += p->naddresses;
+    }
+    rc = wg_peer_set_allowed_ips(
+        n->wg, wg_peer_by_key(n->wg, row.key), prefixes, used);
+    free(prefixes);
+    return rc;
+}
+
 static int
 apply_peers(struct node *n, const struct netmap *nm)
 {
@@ -437,6 +490,8 @@ apply_peers(struct node *n, const struct netmap *nm)
     for (i = 0; i < nm->npeers; i++)
         if (may_talk(&nm->peers[i], t) && add_peer(n, &nm->peers[i], now) != 0)
             return -1;
+    if (add_nobody(n, nm, t, now) != 0)
+        return -1;
     drop_peers(n, false);
     return 0;
 }
@@ -501,6 +556,7 @@ apply(struct node *n, struct netmap *nm)
     }
     publish_soon(n);
     set_expiry_timer(n);
+    pump_flush(n->pump); /* handshakes of peers that are waited for */
     set_timer(n);
 }
 
@@ -615,7 +671,7 @@ node_new(const struct ipc_msg *m, int mesh, const int udp[2], struct hot *hot,
     n->expiry_timer = loop_timer_new(expire, n);
     if (n->hot_row == NULL || n->wg_timer == NULL || n->publish_timer == NULL ||
         n->expiry_timer == NULL || open_sockets(n, udp) != 0 ||
-        (n->pump = pump_new(&n->fds, &pump_ops, n)) == NULL) {
+        (n->pump = pump_new(&n->fds, n->mtu, &pump_ops, n)) == NULL) {
         say_err(
             "node \"%s\" cannot run: out of memory or descriptors", m->node);
         node_free(n);
@@ -836,6 +892,7 @@ node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
     if (len == 0)
         return -1;
     wg_send(n->wg, buf + WG_HEADROOM, len, now);
+    pump_flush(n->pump);
     set_timer(n);
     return 0;
 }

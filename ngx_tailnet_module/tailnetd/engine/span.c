@@ -5,6 +5,8 @@
 
 #include "span.h"
 
+#define SCAN 8 /* slices up to this are not worth a descent */
+
 static uint64_t
 load64(const uint8_t *b)
 {
@@ -154,13 +156,30 @@ struct search {
     void *ctx;
 };
 
+/* The few ranges at the bottom of the tree, one after the other. */
+static bool
+scan(const struct search *s, size_t lo, size_t hi)
+{
+    const struct span *span, *end = s->list + hi;
+
+    for (span = s->list + lo; span < end; span++) {
+        if (span_cmp(span->first, s->last) > 0) {
+            return false;
+        }
+        if (span_cmp(span->last, s->first) >= 0 && s->fn(s->ctx, span->value)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool
 find_slice(const struct search *s, size_t lo, size_t hi)
 {
     const struct span *span;
     size_t mid;
 
-    while (lo < hi) {
+    while (hi - lo > SCAN) {
         mid = lo + (hi - lo) / 2;
         span = &s->list[mid];
         if (span_cmp(span->max, s->first) < 0) {
@@ -177,7 +196,7 @@ find_slice(const struct search *s, size_t lo, size_t hi)
         }
         lo = mid + 1;
     }
-    return false;
+    return scan(s, lo, hi);
 }
 
 bool

@@ -125,13 +125,19 @@ pump_counters_of(const struct pump_counters *c)
 
     COUNT(o, c, mesh_read);
     COUNT(o, c, mesh_written);
+    COUNT(o, c, mesh_reads);
+    COUNT(o, c, mesh_writes);
     COUNT(o, c, net_read);
     COUNT(o, c, net_written);
+    COUNT(o, c, net_reads);
+    COUNT(o, c, net_writes);
     COUNT(o, c, drop_mesh_write);
     COUNT(o, c, drop_mesh_header);
     COUNT(o, c, drop_net_full);
     COUNT(o, c, drop_net_error);
     COUNT(o, c, drop_net_family);
+    COUNT(o, c, drop_net_truncated);
+    COUNT(o, c, not_merged_checksum);
     return o;
 }
 

@@ -337,7 +337,8 @@ died(int64_t now, const char *how)
         /* What it left behind may be what kills it. */
         store_drop_kind("hot");
         log_err("the engine died %d times within %d s: its hot state is "
-                "thrown away",
+                "thrown away; peers without an endpoint in the netmap have to "
+                "come by themselves",
             CHILD_DEATHS, CHILD_DEATHS_MS / 1000);
     }
     log_err("the next engine starts in %lld ms", (long long)child.delay);

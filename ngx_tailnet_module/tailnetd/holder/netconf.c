@@ -19,6 +19,7 @@ struct request {
         struct ifaddrmsg addr;
         struct rtmsg route;
         struct rtgenmsg gen;
+        struct ifinfomsg link;
     };
     char attrs[128];
 };
@@ -65,6 +66,27 @@ ask(int fd, struct request *r)
         ack.h.nlmsg_type != NLMSG_ERROR)
         return EBADMSG;
     return -ack.e.error;
+}
+
+int
+netconf_set_queue(unsigned packets)
+{
+    struct request r = {.h = {.nlmsg_len = NLMSG_LENGTH(sizeof(r.link)),
+                            .nlmsg_type = RTM_NEWLINK}};
+    uint32_t len = packets;
+    int fd, err;
+
+    r.link.ifi_index = (int)if_nametoindex(TUN_NAME);
+    if (r.link.ifi_index == 0)
+        return -1;
+    put(&r, IFLA_TXQLEN, &len, sizeof(len));
+    fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (fd == -1)
+        return -1;
+    err = ask(fd, &r);
+    close(fd);
+    errno = err;
+    return err == 0 ? 0 : -1;
 }
 
 static int

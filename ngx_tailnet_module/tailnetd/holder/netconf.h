@@ -21,4 +21,9 @@ struct netconf {
  */
 netns_job netconf_apply;
 
+/* netconf_set_queue(packets): the queue of mesh0, from within its namespace.
+ * (The ioctl for it wants rights over the whole host.)  Returns 0, or -1 and
+ * errno. */
+int netconf_set_queue(unsigned packets);
+
 #endif

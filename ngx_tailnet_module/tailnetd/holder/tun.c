@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../log.h"
+#include "netconf.h"
 
 /* One ioctl() on an interface through a socket of this namespace. */
 static int
@@ -147,6 +148,29 @@ explain_attach(struct netns_answer *a, int err)
     netns_fail(a, err, TUN_NAME " cannot be made: %s%s", strerror(err), fix);
 }
 
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20 /* Linux 6.2; Debian 12's headers lack them */
+#define TUN_F_USO6 0x40
+#endif
+
+/* What the engine can split, and of that what this kernel can leave to it. */
+static int
+set_offloads(int fd)
+{
+    static const unsigned long wanted[] = {
+        TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6,
+        TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
+        TUN_F_CSUM,
+        0,
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+        if (ioctl(fd, TUNSETOFFLOAD, wanted[i]) != -1)
+            return 0;
+    return -1;
+}
+
 void
 tun_make(void *arg, struct netns_answer *a)
 {
@@ -170,7 +194,8 @@ tun_make(void *arg, struct netns_answer *a)
         close(fd);
         return;
     }
-    if (ioctl(fd, TUNSETOFFLOAD, 0) == -1 || set_mtu(spec->mtu) == -1) {
+    if (set_offloads(fd) == -1 || set_mtu(spec->mtu) == -1 ||
+        netconf_set_queue(TUN_QUEUE) == -1) {
         netns_fail(a, errno, TUN_NAME " cannot be set up: %s", strerror(errno));
         close(fd);
         return;

@@ -7,6 +7,10 @@
 #include "netns.h"
 
 #define TUN_NAME "mesh0"
+/* Packets that wait for the engine.  What does not fit is dropped, so it has
+ * to take those of all connections while the engine restarts or a download
+ * fills it. */
+#define TUN_QUEUE 4096
 
 struct tun_spec {
     const char *node; /* for log lines */
@@ -14,7 +18,8 @@ struct tun_spec {
 };
 
 /* tun_make(spec, a): a namespace's start: lo up, mesh0 with a virtio-net
- * header and no offloads, sysctls.  Its descriptor is the answer's one. */
+ * header, a queue of TUN_QUEUE packets and the offloads that kernel and engine
+ * know, sysctls.  Its descriptor is the answer's one. */
 netns_job tun_make;
 
 /* tun_set_mtu(spec, a): another MTU for mesh0. */

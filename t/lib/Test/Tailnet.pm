@@ -15,8 +15,8 @@ package Test::Tailnet;
 #   is($t->http_get('alice', 'http://100.64.0.1/')->status, 200, 'allowed');
 #   $t->done_testing;
 #
-# Environment: TEST_NGINX_BINARY (/usr/sbin/nginx), TAILNET_BUILD (build/ of the
-# tree), TEST_NGINX_PRELOAD, TAILNET_KEEP (leave the test's directory behind),
+# Environment: TEST_NGINX_BINARY (nginx-bin of the build, or the machine's
+# nginx), TAILNET_BUILD (build/ of the tree), TEST_NGINX_PRELOAD, TAILNET_KEEP (leave the test's directory behind),
 # CI or TAILNET_NO_SKIP (what would skip a test fails it).
 
 use v5.36;
@@ -27,6 +27,7 @@ use File::Path qw(remove_tree);
 use File::Temp ();
 use Test::More ();
 
+use Test::Tailnet::Daemon;
 use Test::Tailnet::HTTP;
 use Test::Tailnet::Net;
 use Test::Tailnet::Netmap;
@@ -34,7 +35,7 @@ use Test::Tailnet::Nginx;
 use Test::Tailnet::Peers;
 use Test::Tailnet::Process;
 
-our @ISA = map { "Test::Tailnet::$_" } qw(Net Netmap Nginx Peers HTTP);
+our @ISA = map { "Test::Tailnet::$_" } qw(Daemon Net Netmap Nginx Peers HTTP);
 
 # Checks of finish() which count as tests.
 use constant HYGIENE => 4;
@@ -43,7 +44,7 @@ use constant HYGIENE => 4;
 use constant FOLLOW => 5;
 
 my %binaries = (
-    nginx => $ENV{TEST_NGINX_BINARY} // '/usr/sbin/nginx',
+    nginx => $ENV{TEST_NGINX_BINARY},
     module => 'ngx_tailnet_module.so',
     tailnetd => 'tailnetd',
     tailnetctl => 'tailnetctl',
@@ -116,7 +117,9 @@ sub set_sanitizer_options ($dir) {
     for my $name (qw(ASAN UBSAN LSAN)) {
         $ENV{"${name}_OPTIONS"} = join ':',
             grep { defined } $ENV{"${name}_OPTIONS"},
-            "log_path=$dir/sanitizer";
+            "log_path=$dir/sanitizer",
+            # Each dynamic module of nginx has its own ngx_modules.
+            $name eq 'ASAN' ? 'detect_odr_violation=0' : ();
     }
 }
 
@@ -125,6 +128,11 @@ sub testdir ($self) { $self->{dir} }
 
 # binary(name): its path.
 sub binary ($self, $name) {
+    # An nginx that was built with the module, else the machine's.
+    if ($name eq 'nginx' && !$binaries{nginx}) {
+        my $built = "$self->{build}/nginx-bin";
+        return -x $built ? $built : '/usr/sbin/nginx';
+    }
     my $file = $binaries{$name} // die "no program \"$name\"";
     return $file =~ m{^/} ? $file : "$self->{build}/$file";
 }
