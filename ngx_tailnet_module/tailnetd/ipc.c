@@ -119,6 +119,7 @@ well_formed(const struct ipc_msg *m, size_t nfds)
     case IPC_READY:
         return nfds == 0;
     case IPC_MAIN:
+    case IPC_LOG:
         return nfds == 1;
     case IPC_ANSWER:
         return nfds <= 1; /* none: there was no memory for one */

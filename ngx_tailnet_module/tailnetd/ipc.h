@@ -20,6 +20,7 @@
  *     READY  -              all of the above has been said once
  *     QUERY  id, kind       status or ping, for somebody at the admin channel
  *     MAIN   fd             (over the bequest) go on with this channel
+ *     LOG    fd             (after MAIN) the standard error from now on
  *
  *   engine → holder
  *     PUT    name, fds      keep these descriptors beyond my death; no fds:
@@ -58,6 +59,7 @@ enum ipc_type {
     IPC_READY,
     IPC_QUERY,
     IPC_MAIN,
+    IPC_LOG,
     IPC_PUT = 64,
     IPC_NETCONF,
     IPC_SNAPSHOT,

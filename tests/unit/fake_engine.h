@@ -148,7 +148,7 @@ fake_order(const struct ipc_msg *m)
     case FAKE_FILL:
         for (i = 0; i < 600; i++) {
             fd = fake_memory("x", 1);
-            snprintf(name, sizeof(name), "fill/%d", i);
+            snprintf(name, sizeof(name), "fill%d", i);
             fake_put(name, fd);
             close(fd);
         }
@@ -217,6 +217,10 @@ fake_dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
         break;
     case IPC_QUERY:
         fake_query(m);
+        break;
+    case IPC_LOG:
+        if (dup2(fds[0], 2) == -1)
+            abort();
         break;
     default:
         fake_tell("unexpected %u\n", m->type);

@@ -1,5 +1,6 @@
 /* links: tailnetd/wg/cookie.c core/tn_addr.c */
 /* links: tailnetd/crypto/aead.c tailnetd/crypto/noise.c */
+/* links: tailnetd/crypto/ipsecmb.c */
 /* libs: -lsodium -lcrypto */
 /*
  * test_cookie.c: both MACs, cookie replies, the secret's life and the rate

@@ -1,4 +1,5 @@
 /* links: core/tn_addr.c tailnetd/crypto/aead.c tailnetd/crypto/noise.c */
+/* links: tailnetd/crypto/ipsecmb.c */
 /* links: tailnetd/wg/allowedips.c tailnetd/wg/cookie.c tailnetd/wg/device.c */
 /* links: tailnetd/wg/handshake.c tailnetd/wg/index.c tailnetd/wg/peer.c */
 /* links: tailnetd/wg/receive.c tailnetd/wg/replay.c tailnetd/wg/send.c */

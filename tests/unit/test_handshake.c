@@ -1,4 +1,5 @@
 /* links: tailnetd/crypto/aead.c tailnetd/crypto/noise.c */
+/* links: tailnetd/crypto/ipsecmb.c */
 /* links: tailnetd/wg/handshake.c tailnetd/wg/cookie.c core/tn_addr.c */
 /* libs: -lsodium -lcrypto */
 /*

@@ -26,6 +26,20 @@ struct aead;
 enum aead_direction { AEAD_SEAL, AEAD_OPEN };
 
 /*
+ * Who does the packets' work: chosen once by the CPU's features, or, for tests
+ * and measurements, by aead_use() before any context is made.  aead_use():
+ * false: that one cannot be used here.
+ */
+enum aead_backend {
+    AEAD_BACKEND_AUTO,
+    AEAD_BACKEND_OPENSSL,
+    AEAD_BACKEND_IPSECMB,
+};
+bool aead_use(enum aead_backend b);
+enum aead_backend aead_backend(void);
+const char *aead_backend_name(void);
+
+/*
  * aead_new(key, direction): a new context, or NULL: no memory.  ${key} is
  * copied.  aead_free() wipes it; NULL is harmless.
  */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "../ipc.h"
+#include "../crypto/aead.h"
 #include "../isolate.h"
 #include "../wg/device.h"
 #include "../loop.h"
@@ -285,6 +286,11 @@ dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
     case IPC_QUERY:
         query(m);
         break;
+    case IPC_LOG:
+        if (nfds != 1 || dup2(fds[0], STDERR_FILENO) == -1)
+            break;
+        say_notice("a new holder took over");
+        break;
     case IPC_READY:
         put("hot", &engine.hot_fd, 1);
         break;
@@ -400,6 +406,9 @@ bequest_readable(void *arg)
             loop_timer_set(engine.orphan, loop_now() + ORPHAN_MS);
         return;
     }
+    /* The end of the old channel may be waiting to be read as well. */
+    if (engine.main_fd != -1)
+        main_readable(NULL);
     if (m.type != IPC_MAIN || nfds != 1 || engine.main_fd != -1) {
         say_err("unexpected message %u at the bequest", m.type);
         for (i = 0; i < nfds; i++)
@@ -413,7 +422,6 @@ bequest_readable(void *arg)
         return;
     }
     loop_timer_set(engine.orphan, UINT64_MAX);
-    say_notice("a new holder took over");
     introduce();
 }
 
@@ -482,11 +490,13 @@ engine_main(const char *timing)
         say_err("engine cannot start (%d: %s)", errno, strerror(errno));
         return 1;
     }
+    (void)aead_backend(); /* chosen while every system call is allowed */
     if (isolate_engine() != 0) {
         say_err("engine cannot give up its rights (%d: %s)", errno,
             strerror(errno));
         return 1;
     }
+    say_info("packets are sealed by %s", aead_backend_name());
     loop_run();
     while ((n = engine.nodes) != NULL) {
         engine.nodes = n->next;

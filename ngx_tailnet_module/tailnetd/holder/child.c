@@ -430,6 +430,24 @@ peek_pid(void)
     return who.pid;
 }
 
+/* The pipe that an adopted engine logs to went with its holder. */
+static void
+give_log(void)
+{
+    struct ipc_msg m = {.type = IPC_LOG};
+    int log[2];
+
+    if (pipe2(log, O_CLOEXEC) == -1) {
+        log_err(
+            "engine %d cannot be heard: %s", (int)child.pid, strerror(errno));
+        return;
+    }
+    fcntl(log[0], F_SETFL, O_NONBLOCK);
+    lines_open(&child.lines, log[0]);
+    child_send(&m, &log[1], 1);
+    close(log[1]);
+}
+
 static void
 adopted(void)
 {
@@ -440,6 +458,7 @@ adopted(void)
     child.state = RUNNING;
     child.due = -1;
     log_notice("engine %d of the tailnetd before goes on", (int)child.pid);
+    give_log();
     child.conf.ops.started(true);
 }
 

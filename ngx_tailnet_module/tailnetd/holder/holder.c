@@ -70,12 +70,29 @@ close_all(const int *fds, size_t n)
         close(fds[--n]);
 }
 
+/* A node's descriptors may still be under way when it is gone.  Before the
+ * first commit an adopted engine may bring nodes whose table is to come. */
+static bool
+unwanted(const char *name)
+{
+    const char *slash = strchr(name, '/');
+    struct ipc_msg m = {.type = IPC_GONE};
+
+    if (slash == NULL || !cycle_ruled() || lease_find(slash + 1) != NULL)
+        return false;
+    if (strncmp(name, "tun/", 4) == 0) {
+        snprintf(m.node, sizeof(m.node), "%.*s", TN_NODE_NAME_MAX, slash + 1);
+        child_send(&m, NULL, 0);
+    }
+    return true;
+}
+
 static void
 put(const struct ipc_msg *m, const int *fds, size_t nfds)
 {
     /* A TUN is the holder's own, but for what an adopted engine brings. */
-    if (strncmp(m->name, "tun/", 4) == 0 &&
-        store_fd("tun", m->name + 4) != -1) {
+    if (unwanted(m->name) || (strncmp(m->name, "tun/", 4) == 0 &&
+                                 store_fd("tun", m->name + 4) != -1)) {
         close_all(fds, nfds);
         return;
     }
