@@ -31,6 +31,22 @@ usage(FILE *to)
     return to == stdout ? 0 : 2;
 }
 
+/* "--json" may follow the command as well, but what "exec" runs is not ours. */
+static int
+take_json(int argc, char **argv)
+{
+    int n = 1;
+
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0)
+            ctl_json = true;
+        else
+            argv[n++] = argv[i];
+    }
+    argv[n] = NULL;
+    return n;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -47,9 +63,15 @@ main(int argc, char **argv)
     }
     if (at == argc)
         return usage(stderr);
-    for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        if (strcmp(argv[at], commands[i].name) == 0)
-            return commands[i].run(argc - at, argv + at);
+    for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (strcmp(argv[at], commands[i].name) == 0) {
+            argc -= at;
+            argv += at;
+            if (commands[i].run != exec_main)
+                argc = take_json(argc, argv);
+            return commands[i].run(argc, argv);
+        }
+    }
     ctl_warn("unknown command \"%s\"", argv[at]);
     return usage(stderr);
 }

@@ -79,6 +79,10 @@ parse(const uint8_t *p, size_t len, struct candidate *k)
 static bool
 verify(const struct candidate *k)
 {
+    /* The kernel would look at the IPv4 header's too; a super-packet has a new
+     * one. */
+    if (!k->is6 && checksum_fold(checksum_add(0, k->p, IP4_HDR)) != 0xffff)
+        return false;
     return checksum_fold(
                checksum_add(checksum_pseudo(k->p, k->is6,
                                 k->udp ? PROTO_UDP : PROTO_TCP, k->len - k->l4),
@@ -97,7 +101,8 @@ same_flow(const struct coalesce_flow *f, const struct candidate *k)
 }
 
 /* All that the kernel will write into every segment's headers is equal: class,
- * hop limit, don't-fragment; for TCP acknowledgement, window and options. */
+ * hop limit, don't-fragment; for TCP acknowledgement, window, urgent pointer
+ * and options. */
 static bool
 fits(const struct coalesce_flow *f, const struct candidate *k)
 {
@@ -114,7 +119,7 @@ fits(const struct coalesce_flow *f, const struct candidate *k)
         return true;
     return k->seq == f->next_seq && memcmp(a + o + 8, b + o + 8, 5) == 0 &&
            memcmp(a + o + 14, b + o + 14, 2) == 0 &&
-           memcmp(a + o + TCP_HDR, b + o + TCP_HDR, k->hlen - o - TCP_HDR) == 0;
+           memcmp(a + o + 18, b + o + 18, k->hlen - o - 18) == 0;
 }
 
 static void
@@ -214,10 +219,10 @@ flush_flow(struct coalesce *c, struct coalesce_flow *f)
     complete(f);
     f->iov[0] = (struct iovec){&f->vnet, VNET_HDR};
     f->iov[1] = (struct iovec){f->headers, f->hlen};
-    if (c->write(c->ctx, f->iov, (int)n + 2) || !f->udp)
+    if (c->write(c->ctx, f->iov, (int)n + 2))
         return;
     /* Before Linux 6.2 there are no UDP super-packets. */
-    c->no_udp = true;
+    c->no_udp = c->no_udp || f->udp;
     c->merged -= n - 1;
     for (i = 0; i < n; i++)
         write_one(c, (uint8_t *)f->iov[2 + i].iov_base - f->hlen,

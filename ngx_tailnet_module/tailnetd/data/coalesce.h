@@ -38,7 +38,8 @@ struct coalesce_flow {
 };
 
 struct coalesce {
-    /* One write into the namespace; true: the kernel took it. */
+    /* One write into the namespace; false: the kernel does not take such a
+     * super-packet, whose parts are then written one by one. */
     bool (*write)(void *ctx, const struct iovec *iov, int n);
     void *ctx;
     bool no_udp; /* this kernel refuses UDP super-packets */

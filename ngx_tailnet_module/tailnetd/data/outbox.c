@@ -120,9 +120,10 @@ outbox_send(struct outbox *o, int fd, bool *no_gso)
         } else if (o->count > 1 &&
                    (errno == EIO || errno == EINVAL || errno == EMSGSIZE ||
                        errno == EOPNOTSUPP)) {
-            /* A device without checksums (EIO), or a path whose MTU a segment
-             * passes; the latter concerns this destination only. */
-            *no_gso = *no_gso || errno != EMSGSIZE;
+            /* A device without checksums (EIO); or a path whose MTU a segment
+             * passes (older kernels: EINVAL), or a bad address, which concern
+             * this destination only. */
+            *no_gso = *no_gso || errno == EIO || errno == EOPNOTSUPP;
             send_each(o, fd, &ss, sslen, &r);
         } else {
             count_error(&r, o->count);

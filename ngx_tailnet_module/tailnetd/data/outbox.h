@@ -39,9 +39,9 @@ bool outbox_add(struct outbox *o, const struct tn_endpoint *dst,
     const uint8_t *msg, size_t len);
 
 /*
- * outbox_send(o, fd, no_gso): sends and empties it.  Where the path or the
- * kernel does not take segments, ${*no_gso} becomes true and they go out one by
- * one.
+ * outbox_send(o, fd, no_gso): sends and empties it.  Where the path does not
+ * take segments they go out one by one; where the device does not, ${*no_gso}
+ * becomes true as well and later ones are not tried.
  */
 struct outbox_result outbox_send(struct outbox *o, int fd, bool *no_gso);
 

@@ -17,6 +17,8 @@
 #define IP6_HDR   40
 #define TCP_HDR   20
 #define UDP_HDR   8
+#define TCP_SUM   16 /* where the checksum is */
+#define UDP_SUM   6
 #define PROTO_TCP 6
 #define PROTO_UDP 17
 #define TCP_FIN   0x01
@@ -79,7 +81,8 @@ shape_of(const struct virtio_net_hdr *h, const uint8_t *p, size_t len,
         return -1;
     s->headers = s->l4 + (s->udp ? UDP_HDR : (size_t)(p[s->l4 + 12] >> 4) * 4);
     if (s->headers < s->l4 + (s->udp ? UDP_HDR : TCP_HDR) ||
-        s->headers >= len || h->gso_size == 0)
+        s->headers >= len || h->gso_size == 0 ||
+        h->csum_offset != (s->udp ? UDP_SUM : TCP_SUM))
         return -1;
     return 0;
 }
@@ -114,7 +117,7 @@ static void
 finish_l4(const struct shape *s, uint8_t *p, size_t len, size_t offset,
     bool first, bool last)
 {
-    uint8_t *l4 = p + s->l4, *field = l4 + (s->udp ? 6 : 16);
+    uint8_t *l4 = p + s->l4, *field = l4 + (s->udp ? UDP_SUM : TCP_SUM);
     uint32_t seq;
     uint16_t sum;
 
