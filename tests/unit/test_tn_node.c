@@ -110,7 +110,18 @@ options(void **state)
             "\"private_key\": a path expected, got \"\""},
         {{"private_key", "exec:pass"}, 2,
             "\"private_key\": \"file:PATH\" or a path expected, "
-            "got \"exec:pass\""},
+            "got \"exec:...\""},
+        {{"private_key", "privkey:secret"}, 2,
+            "\"private_key\": a path "
+            "expected, got a key: put it into a file that only its owner can "
+            "read"},
+        {{"private_key", "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="}, 2,
+            "got a key"},
+        {{"preshared_keys", "file:yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3f"}, 2,
+            NULL},
+        {{"preshared_keys", "00112233445566778899aabbccddeeff001122334455667788"
+                            "99AABBCCDDEEFF"},
+            2, "\"preshared_keys\": a path expected, got a key"},
         {{"netmap", "/a\nb"}, 2, "\"netmap\": a control character in \"/a?b\""},
         {{"netmap", "/a\x7f"}, 2, "\"netmap\": a control character"},
         {{"port", "x"}, 2,
