@@ -33,7 +33,7 @@ LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now $(SANFLAGS) $(LDFLAGS)
 CORE     := $(wildcard $(P)/core/*.c)
 TAILNETD := $(wildcard $(P)/tailnetd/*.c $(P)/tailnetd/*/*.c)
 CLI      := $(wildcard $(P)/cli/*.c)
-LIBS     := -luv -ljansson -lsodium -lcrypto -lseccomp
+LIBS     := -luv -ljansson -lnghttp2 -lzstd -lsodium -lssl -lcrypto -lseccomp
 
 # Optional: faster on CPUs with AVX-512 (amd64 only).
 ifneq ($(wildcard /usr/include/intel-ipsec-mb.h),)

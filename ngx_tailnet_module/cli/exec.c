@@ -81,5 +81,8 @@ exec_main(int argc, char **argv)
                 argv[1], strerror(errno));
     mount_hosts(&snap);
     execvp(argv[3], argv + 3);
-    ctl_die("%s: %s", argv[3], strerror(errno));
+    /* What a shell says of a command that cannot be run (POSIX 2.8.2). */
+    i = errno == ENOENT ? 127 : 126;
+    ctl_warn("%s: %s", argv[3], strerror(errno));
+    return (int)i;
 }

@@ -12,6 +12,35 @@ string_of(struct tn_str s)
     return json_stringn(s.p, s.len);
 }
 
+static json_t *
+tags_of(const struct tn_peer *p)
+{
+    const char *at = p->tags.p, *end = at + p->tags.len, *comma;
+    json_t *list = json_array();
+
+    for (; at < end; at = comma + 1) {
+        comma = memchr(at, ',', (size_t)(end - at));
+        if (comma == NULL)
+            comma = end;
+        json_array_append_new(list, json_stringn(at, (size_t)(comma - at)));
+    }
+    return list;
+}
+
+static json_t *
+addresses_of(const struct tn_peer *p)
+{
+    json_t *list = json_array();
+    char buf[TN_ADDR_STRLEN];
+    unsigned i;
+
+    for (i = 0; i < p->naddrs; i++) {
+        tn_addr_format(&p->addrs[i], buf);
+        json_array_append_new(list, json_string(buf));
+    }
+    return list;
+}
+
 static void
 print_json(const struct tn_peer *p)
 {
@@ -20,10 +49,11 @@ print_json(const struct tn_peer *p)
     json_object_set_new(o, "node", string_of(p->name));
     json_object_set_new(o, "host", string_of(p->host));
     json_object_set_new(o, "node_id", string_of(p->stable_id));
+    json_object_set_new(o, "addresses", addresses_of(p));
     json_object_set_new(o, "user", string_of(p->login));
     json_object_set_new(o, "user_name", string_of(p->user_name));
     json_object_set_new(o, "user_pic", string_of(p->user_pic));
-    json_object_set_new(o, "tags", string_of(p->tags));
+    json_object_set_new(o, "tags", tags_of(p));
     json_object_set_new(
         o, "shared", json_boolean((p->flags & TN_PEER_SHARED) != 0));
     json_object_set_new(

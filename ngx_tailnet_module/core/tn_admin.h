@@ -27,7 +27,7 @@
  *   master (2nd conn)  INHERIT     cycle       -        OK; then hello-only
  *   hello-only         ATTACH      -           1        none
  *   worker, ctl        SUBSCRIBE   node        -        OK, then SNAPSHOT
- *   worker             SOCKETS     sockets     -        FDS, n fds
+ *   master, worker     SOCKETS     sockets     -        FDS, n fds
  *   worker, ctl        STATUS      text        -        TEXT, 1 fd
  *   ctl                PING        ping        -        TEXT, 1 fd
  *   ctl                NETNS       node        -        FDS, 1 or 2 fds

@@ -140,23 +140,52 @@ set_path(const struct option *o, void *field, const char *value,
     return 0;
 }
 
-/* A path, or a scheme of lower-case letters with a ":" and what it wants. */
+/* True for what can only be a key: with its prefix, in base64, or in hex. */
+static bool
+is_key(const char *value)
+{
+    static const char hex[] = "0123456789abcdefABCDEF";
+    static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklm"
+                                 "nopqrstuvwxyz0123456789+/";
+    size_t len = strlen(value);
+
+    return strncmp(value, "privkey:", 8) == 0 ||
+           strncmp(value, "nodekey:", 8) == 0 ||
+           (len == 64 && strspn(value, hex) == len) ||
+           (len == 44 && strspn(value, base64) == 43 && value[43] == '=');
+}
+
+/* The path of a file with keys; what may be a secret is in no message. */
+static int
+set_secret(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    if (is_key(value)) {
+        return fail(err,
+            "\"%s\": a path expected, got a key: put it into a file that "
+            "only its owner can read",
+            o->name);
+    }
+    return set_path(o, field, value, prefix, err);
+}
+
+/* The same, or a scheme of lower-case letters with a ":" before it. */
 static int
 set_source(const struct option *o, void *field, const char *value,
     const char *prefix, char err[TN_ERR_MAX])
 {
     size_t scheme = strspn(value, "abcdefghijklmnopqrstuvwxyz");
 
-    if (scheme != 0 && value[scheme] == ':') {
+    if (scheme != 0 && value[scheme] == ':' && !is_key(value)) {
         if (strncmp(value, "file:", 5) != 0) {
             return fail(err,
                 "\"%s\": \"file:PATH\" or a path expected, got "
-                "\"%s\"",
-                o->name, show(value).text);
+                "\"%.*s:...\"",
+                o->name, (int)(scheme < SHOWN_MAX ? scheme : SHOWN_MAX), value);
         }
         value += scheme + 1;
     }
-    return set_path(o, field, value, prefix, err);
+    return set_secret(o, field, value, prefix, err);
 }
 
 static int
@@ -183,7 +212,7 @@ set_number(const struct option *o, void *field, const char *value,
 static const struct option options[] = {
     {"netmap", set_path, offsetof(struct tn_node, netmap), 0, 0},
     {"private_key", set_source, offsetof(struct tn_node, private_key), 0, 0},
-    {"preshared_keys", set_path, offsetof(struct tn_node, preshared_keys), 0,
+    {"preshared_keys", set_secret, offsetof(struct tn_node, preshared_keys), 0,
         0},
     {"port", set_number, offsetof(struct tn_node, port), 0, 65535},
     {"mtu", set_number, offsetof(struct tn_node, mtu), TN_MTU_MIN, TN_MTU_MAX},

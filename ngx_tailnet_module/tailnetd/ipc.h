@@ -35,6 +35,7 @@
 #ifndef IPC_H
 #define IPC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -95,6 +96,7 @@ struct ipc_msg {
         struct {
             uint16_t port; /* NODE */
             uint16_t mtu;
+            bool has_psks; /* preshared_keys is set, usable or not */
         };
         uint64_t generation; /* SNAPSHOT */
         struct {

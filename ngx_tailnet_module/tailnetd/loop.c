@@ -1,7 +1,9 @@
 #include "loop.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include <uv.h>
 
@@ -9,6 +11,17 @@ struct loop_watch {
     uv_poll_t poll; /* first: the handle is the struct */
     void (*cb)(void *arg);
     void *arg;
+};
+
+/* Its thread cannot be stopped, so a freed one is owned by libuv until the
+ * answer comes. */
+struct loop_lookup {
+    uv_getaddrinfo_t req; /* first: the request is the struct */
+    void (*cb)(
+        void *arg, const struct tn_addr *addrs, size_t n, const char *why);
+    void *arg;
+    bool over;
+    bool dropped;
 };
 
 struct loop_timer {
@@ -73,7 +86,7 @@ loop_now(void)
 }
 
 static void
-readable(uv_poll_t *poll, int status, int events)
+ready(uv_poll_t *poll, int status, int events)
 {
     struct loop_watch *w = (struct loop_watch *)poll;
 
@@ -96,7 +109,7 @@ loop_watch_new(int fd, void (*cb)(void *arg), void *arg)
         free(w);
         return NULL;
     }
-    if (uv_poll_start(&w->poll, UV_READABLE, readable) != 0) {
+    if (uv_poll_start(&w->poll, UV_READABLE, ready) != 0) {
         uv_close((uv_handle_t *)&w->poll, freed);
         return NULL;
     }
@@ -110,6 +123,16 @@ loop_watch_free(struct loop_watch *w)
         return;
     (void)uv_poll_stop(&w->poll);
     uv_close((uv_handle_t *)&w->poll, freed);
+}
+
+int
+loop_watch_want(struct loop_watch *w, bool reading, bool writing)
+{
+    int events = (reading ? UV_READABLE : 0) | (writing ? UV_WRITABLE : 0);
+
+    if (events == 0)
+        return uv_poll_stop(&w->poll) == 0 ? 0 : -1;
+    return uv_poll_start(&w->poll, events, ready) == 0 ? 0 : -1;
 }
 
 static void
@@ -160,4 +183,63 @@ loop_timer_free(struct loop_timer *t)
         return;
     (void)uv_timer_stop(&t->timer);
     uv_close((uv_handle_t *)&t->timer, freed);
+}
+
+/* ---- host names ---- */
+
+static void
+resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
+    struct loop_lookup *l = (struct loop_lookup *)req;
+    struct tn_addr addrs[LOOP_ADDRS_MAX];
+    struct addrinfo *ai;
+    size_t n = 0;
+
+    for (ai = status == 0 ? list : NULL; ai != NULL && n < LOOP_ADDRS_MAX;
+         ai = ai->ai_next)
+        if (tn_addr_from_sockaddr(ai->ai_addr, &addrs[n], NULL) == 0)
+            n++;
+    uv_freeaddrinfo(list);
+    l->over = true;
+    if (l->dropped)
+        free(l);
+    else
+        l->cb(l->arg, addrs, n,
+            status != 0 ? uv_strerror(status)
+            : n == 0    ? "it has no address"
+                        : NULL);
+}
+
+struct loop_lookup *
+loop_lookup_new(const char *host,
+    void (*cb)(
+        void *arg, const struct tn_addr *addrs, size_t n, const char *why),
+    void *arg)
+{
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct loop_lookup *l = calloc(1, sizeof(*l));
+
+    if (l == NULL)
+        return NULL;
+    l->cb = cb;
+    l->arg = arg;
+    if (uv_getaddrinfo(&uv, &l->req, resolved, host, NULL, &hints) != 0) {
+        free(l);
+        return NULL;
+    }
+    return l;
+}
+
+void
+loop_lookup_free(struct loop_lookup *l)
+{
+    if (l == NULL)
+        return;
+    if (l->over) {
+        free(l);
+        return;
+    }
+    l->dropped = true;
+    (void)uv_cancel((uv_req_t *)&l->req);
 }

@@ -32,7 +32,7 @@
 
 struct options {
     bool engine, test;
-    const char *file, *socket, *log, *engine_user;
+    const char *file, *socket, *log, *engine_user, *client;
     int admin_fd;
     char timing[TIMING_MAX]; /* what is the engine's */
     unsigned linger_ms, delay_ms;
@@ -43,7 +43,8 @@ usage(FILE *out)
 {
     fputs("usage: tailnetd -c FILE [--socket PATH] [--log PATH]\n"
           "                [--level LEVEL] [--engine-user NAME]\n"
-          "                                         run the nodes of FILE\n"
+          "                [--client NAME]          run the nodes of FILE;\n"
+          "                                         NAME may use them, too\n"
           "       tailnetd -t -c FILE               check FILE\n"
           "       tailnetd -v                       show the version\n"
           "       tailnetd --admin-fd N --socket PATH --log PATH\n"
@@ -116,6 +117,7 @@ parse(struct options *o, int argc, char **argv)
         {"log", required_argument, NULL, 'l'},
         {"level", required_argument, NULL, 'L'},
         {"engine-user", required_argument, NULL, 'u'},
+        {"client", required_argument, NULL, 'C'},
         {"timing", required_argument, NULL, 'T'},
         {"engine", no_argument, NULL, 'e'},
         {"help", no_argument, NULL, 'h'},
@@ -146,6 +148,9 @@ parse(struct options *o, int argc, char **argv)
             break;
         case 'u':
             o->engine_user = optarg;
+            break;
+        case 'C':
+            o->client = optarg;
             break;
         case 'T':
             if (split_timing(o, optarg) == -1)
@@ -249,6 +254,7 @@ run_holder(const struct options *o)
     static char file[PATH_MAX], socket[PATH_MAX], log[PATH_MAX];
     struct holder_config conf = {.admin_fd = o->admin_fd,
         .engine_user = o->engine_user,
+        .client = o->client,
         .timing = o->timing[0] != '\0' ? o->timing : NULL,
         .linger_ms = o->linger_ms,
         .delay_ms = o->delay_ms};
@@ -279,8 +285,10 @@ main(int argc, char **argv)
         return engine_main(o.timing[0] != '\0' ? o.timing : NULL);
     }
     if (o.admin_fd != -1) {
-        if (o.file != NULL || o.socket == NULL || o.log == NULL) {
-            fail("--admin-fd", "goes with --socket and --log, without -c");
+        if (o.file != NULL || o.client != NULL || o.socket == NULL ||
+            o.log == NULL) {
+            fail("--admin-fd",
+                "goes with --socket and --log, without -c and --client");
             return 1;
         }
         return run_holder(&o);

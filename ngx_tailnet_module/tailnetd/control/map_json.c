@@ -163,13 +163,20 @@ watch_malloc(size_t size)
     return p;
 }
 
-static json_t *
-load(const char *text, size_t len, struct map_json_error *err)
+json_t *
+map_json_load(const char *text, size_t len, struct map_json_error *err)
 {
     json_free_t old_free;
+    struct map_json_cursor doc = {.err = err};
     json_error_t e = {0};
     json_t *root;
 
+    memset(err, 0, sizeof(*err));
+    if (len > MAP_JSON_MAX_TEXT) {
+        map_json_fail(&doc, "%zu bytes, more than MAP_JSON_MAX_TEXT (%u)", len,
+            MAP_JSON_MAX_TEXT);
+        return NULL;
+    }
     json_get_alloc_funcs(&watched_malloc, &old_free);
     watched_failed = false;
     json_set_alloc_funcs(watch_malloc, old_free);
@@ -195,13 +202,7 @@ map_json_parse(const char *text, size_t len, struct map_json_error *err)
     struct netmap *nm;
     json_t *root;
 
-    memset(err, 0, sizeof(*err));
-    if (len > MAP_JSON_MAX_TEXT) {
-        map_json_fail(&doc, "%zu bytes, more than MAP_JSON_MAX_TEXT (%u)", len,
-            MAP_JSON_MAX_TEXT);
-        return NULL;
-    }
-    root = load(text, len, err);
+    root = map_json_load(text, len, err);
     if (root == NULL) {
         return NULL;
     }

@@ -28,6 +28,13 @@ struct map_json_error {
 };
 
 /*
+ * map_json_load(text, len, err): the JSON tree of a document, for
+ * json_decref(); or NULL and why.  One thread at a time.
+ */
+struct json_t *map_json_load(
+    const char *text, size_t len, struct map_json_error *err);
+
+/*
  * map_json_parse(text, len, err): the netmap of ${len} bytes of JSON, for
  * netmap_free(); or NULL and why in ${err}, "out of memory" included.  Entries
  * of the packet filter that cannot be understood are left out with a warning.

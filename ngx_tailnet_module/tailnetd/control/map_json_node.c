@@ -58,6 +58,105 @@ parse_key(const struct map_json_cursor *c, bool peer, struct netmap_node *node)
     return 0;
 }
 
+static int
+parse_disco(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    static const uint8_t none[32];
+    struct map_json_cursor m = map_json_member(c, "DiscoKey");
+    const char *s = NULL;
+    size_t len = 0;
+
+    if (map_json_text(&m, &s, &len) != 0) {
+        return -1;
+    }
+    if (s != NULL && keytext_prefixed(node->disco, "discokey:", s, len) != 0) {
+        return map_json_fail(
+            &m, "\"discokey:\" and 64 hexadecimal digits expected");
+    }
+    node->has_disco = memcmp(node->disco, none, sizeof(none)) != 0;
+    return 0;
+}
+
+/* HomeDERP, or DERP, how it was written before: "127.3.3.40:REGION". */
+static int
+parse_home(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    static const uint8_t magic[4] = {127, 3, 3, 40};
+    struct map_json_cursor home = map_json_member(c, "HomeDERP"),
+                           old = map_json_member(c, "DERP");
+    struct tn_addr derp = tn_addr_from4(magic);
+    struct tn_endpoint e;
+    const char *s = NULL;
+    int64_t region = 0;
+    size_t len = 0;
+
+    if (map_json_int(&home, &region) != 0 ||
+        map_json_text(&old, &s, &len) != 0) {
+        return -1;
+    }
+    if (region < 0 || region > NETMAP_MAX_REGION) {
+        return map_json_fail(
+            &home, "a number from 0 to %d expected", NETMAP_MAX_REGION);
+    }
+    if (region == 0 && s != NULL && tn_endpoint_parse(&e, s, len) == 0 &&
+        tn_addr_equal(&e.addr, &derp)) {
+        region = e.port;
+    }
+    node->home_derp = (uint16_t)region;
+    return 0;
+}
+
+/* By which addresses this peer knows us. */
+static int
+parse_masquerade(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    static const char *const names[2] = {
+        "SelfNodeV4MasqAddrForThisPeer", "SelfNodeV6MasqAddrForThisPeer"};
+    struct map_json_cursor m;
+    const char *s;
+    size_t len;
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        m = map_json_member(c, names[i]);
+        s = NULL;
+        if (map_json_text(&m, &s, &len) != 0) {
+            return -1;
+        }
+        if (s == NULL || len == 0) {
+            continue;
+        }
+        if (tn_addr_parse(&node->masq[i], s, len) != 0 ||
+            tn_addr_is4(&node->masq[i]) != (i == 0)) {
+            return map_json_fail(
+                &m, "an IPv%d address expected", i == 0 ? 4 : 6);
+        }
+        node->has_masq[i] = true;
+    }
+    return 0;
+}
+
+/* What the path to a node needs. */
+static int
+parse_path(const struct map_json_cursor *c, struct netmap_node *node)
+{
+    struct map_json_cursor cap = map_json_member(c, "Cap");
+    int64_t version = 0;
+
+    if (map_json_int(&cap, &version) != 0) {
+        return -1;
+    }
+    if (version < 0 || version > INT32_MAX) {
+        return map_json_fail(&cap, "a capability version expected");
+    }
+    node->cap_version = (uint32_t)version;
+    return parse_disco(c, node) != 0 || parse_home(c, node) != 0 ||
+                   parse_masquerade(c, node) != 0 ||
+                   parse_flag(c, "IsWireGuardOnly", &node->wireguard_only) != 0
+               ? -1
+               : 0;
+}
+
 /* FQDN: final dot cut, lower case. */
 static int
 parse_name(const struct map_json_cursor *c, struct netmap_node *node)
@@ -161,8 +260,8 @@ is_unusable(const char *s, size_t len)
            (len >= 2 && memcmp(s + len - 2, ":0", 2) == 0);
 }
 
-static int
-parse_endpoints(const struct map_json_cursor *c, struct netmap_node *node)
+int
+map_json_endpoints(const struct map_json_cursor *c, struct netmap_node *node)
 {
     struct map_json_cursor m = map_json_member(c, "Endpoints"), e;
     char shown[MAP_JSON_SHOWN];
@@ -254,8 +353,8 @@ add_cap(const struct map_json_cursor *e, struct netmap_node *node,
 }
 
 /* Names of CapMap, and of the list that was there before it. */
-static int
-parse_caps(const struct map_json_cursor *c, struct netmap_node *node)
+int
+map_json_caps(const struct map_json_cursor *c, struct netmap_node *node)
 {
     struct map_json_cursor map = map_json_member(c, "CapMap"),
                            list = map_json_member(c, "Capabilities"), e;
@@ -308,6 +407,7 @@ parse_scalars(const struct map_json_cursor *c, struct netmap_node *node)
     struct map_json_cursor expiry = map_json_member(c, "KeyExpiry");
 
     node->online = true;
+    node->authorized = true;
     return parse_id(c, "ID", &node->id) != 0 ||
                    parse_string(c, "StableID", &node->stable_id) != 0 ||
                    parse_name(c, node) != 0 ||
@@ -317,6 +417,7 @@ parse_scalars(const struct map_json_cursor *c, struct netmap_node *node)
                    parse_flag(c, "Expired", &node->expired) != 0 ||
                    parse_flag(c, "Online", &node->online) != 0 ||
                    parse_flag(c, "IsJailed", &node->jailed) != 0 ||
+                   parse_flag(c, "MachineAuthorized", &node->authorized) != 0 ||
                    parse_flag(c, "UnsignedPeerAPIOnly",
                        &node->unsigned_peerapi_only) != 0
                ? -1
@@ -341,8 +442,9 @@ map_json_node(
     }
     return parse_key(c, peer, node) != 0 ||
                    parse_addresses(c, peer, node) != 0 ||
-                   parse_endpoints(c, node) != 0 || parse_tags(c, node) != 0 ||
-                   parse_caps(c, node) != 0
+                   parse_path(c, node) != 0 ||
+                   map_json_endpoints(c, node) != 0 ||
+                   parse_tags(c, node) != 0 || map_json_caps(c, node) != 0
                ? -1
                : 0;
 }

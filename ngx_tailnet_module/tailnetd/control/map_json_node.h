@@ -16,6 +16,12 @@
 int map_json_node(
     const struct map_json_cursor *c, bool peer, struct netmap_node *node);
 
+/* The names of "CapMap" (and "Capabilities") of an object alone, and its
+ * "Endpoints": into ${node}, as above. */
+int map_json_caps(const struct map_json_cursor *c, struct netmap_node *node);
+int map_json_endpoints(
+    const struct map_json_cursor *c, struct netmap_node *node);
+
 /* Same for a UserProfile. */
 int map_json_user(const struct map_json_cursor *c, struct netmap_user *user);
 

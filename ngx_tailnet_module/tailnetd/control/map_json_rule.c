@@ -343,6 +343,19 @@ parse_chunks(struct chunk *chunks, size_t n, struct netmap *nm, bool *old)
     return 0;
 }
 
+int
+map_json_chunk(const struct map_json_cursor *c, struct netmap_rule **rules,
+    unsigned *n, bool *old)
+{
+    struct chunk chunk = {*c, c->at.name, 0};
+    struct netmap nm = {.nrules = 0};
+    int rc = parse_chunks(&chunk, 1, &nm, old);
+
+    *rules = nm.rules;
+    *n = nm.nrules;
+    return rc;
+}
+
 /* ---- unsigned peers ---- */
 
 /* Whether a rule that opens something lets ${unsigned_peers} in. */
@@ -388,9 +401,8 @@ collect_unsigned(const struct netmap *nm, struct span_set *sets)
     return 0;
 }
 
-/* ${*hit} is set to the number of the first rule that lets one in. */
-static int
-check_unsigned(const struct netmap *nm, unsigned *hit)
+int
+map_json_unsigned(const struct netmap *nm, unsigned *hit)
 {
     struct span_set sets[2] = {{0}, {0}};
     int rc = collect_unsigned(nm, sets);
@@ -429,7 +441,7 @@ map_json_rules(const struct map_json_cursor *doc, struct netmap *nm)
     if (rc != 0) {
         return -1;
     }
-    if (check_unsigned(nm, &hit) != 0) {
+    if (map_json_unsigned(nm, &hit) != 0) {
         return map_json_no_memory(doc->err);
     }
     if (hit < nm->nrules) {

@@ -15,4 +15,16 @@
  */
 int map_json_rules(const struct map_json_cursor *doc, struct netmap *nm);
 
+/*
+ * map_json_chunk(c, rules, n, old): the rules of one chunk, ${*rules} for
+ * netmap_rules_free() also on failure; ${*old}: it has a form that voids the
+ * whole filter.  Returns 0, or -1 and has reported why.
+ */
+int map_json_chunk(const struct map_json_cursor *c, struct netmap_rule **rules,
+    unsigned *n, bool *old);
+
+/* map_json_unsigned(nm, hit): the first rule that lets an unsigned peer in, or
+ * nm->nrules.  Returns 0, or -1: no memory. */
+int map_json_unsigned(const struct netmap *nm, unsigned *hit);
+
 #endif

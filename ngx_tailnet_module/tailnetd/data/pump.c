@@ -218,11 +218,13 @@ take_run(struct pump *p, int i)
         return;
     if (size == 0)
         size = len;
-    for (at = 0; at < len; at += n) {
+    at = 0;
+    do { /* an empty one counts as well */
         n = len - at < size ? len - at : size;
         p->count.net_read++;
         p->ops.from_net(p->ctx, area.rx[i] + at, n, &src, p->now);
-    }
+        at += n;
+    } while (at < len);
 }
 
 static void

@@ -237,6 +237,8 @@ set_node(const struct ipc_msg *m, const int *fds, size_t nfds)
         node_set_key(n, file[0]);
     else if (file[0] != -1)
         close(file[0]);
+    if (n != NULL)
+        node_expect_psks(n, m->has_psks);
     if (n != NULL && file[1] != -1)
         node_set_psks(n, file[1]);
     else if (file[1] != -1)
@@ -250,6 +252,8 @@ set_node(const struct ipc_msg *m, const int *fds, size_t nfds)
 static void
 query(const struct ipc_msg *m)
 {
+    struct tn_endpoint none = {0};
+    const char *why;
     struct node *n;
 
     if (m->kind == IPC_QUERY_STATUS) {
@@ -257,14 +261,10 @@ query(const struct ipc_msg *m)
         return;
     }
     n = find(m->node);
-    if (n == NULL || node_ping(n, &m->addr, m->timeout_ms, m->id) != 0) {
-        struct tn_endpoint none = {0};
-
-        pong(m->id, &m->addr, &none, 0,
-            n == NULL ? "no such node"
-                      : "the node has no netmap, no address of this family, "
-                        "or too many pings are pending");
-    }
+    why = n == NULL ? "no such node"
+                    : node_ping(n, &m->addr, m->timeout_ms, m->id);
+    if (why != NULL)
+        pong(m->id, &m->addr, &none, 0, why);
 }
 
 static void

@@ -323,18 +323,21 @@ put_values(struct text *t, const struct item *from, const struct item *to)
 static void
 put_object(struct text *t, const struct items *items)
 {
-    const struct item *from = items->list, *end = items->list + items->n, *to;
+    const struct item *list = items->list;
+    size_t from, to;
 
     put(t, "{", 1);
-    for (; from != end; from = to) {
-        for (to = from; to != end && strcmp(to->name, from->name) == 0; to++) {
+    for (from = 0; from < items->n; from = to) {
+        to = from + 1;
+        while (to < items->n && strcmp(list[to].name, list[from].name) == 0) {
+            to++;
         }
-        if (from != items->list) {
+        if (from != 0) {
             put(t, ",", 1);
         }
-        put_string(t, from->name);
+        put_string(t, list[from].name);
         put(t, ":", 1);
-        put_values(t, from, to);
+        put_values(t, list + from, list + to);
     }
     put(t, "}", 1);
 }

@@ -20,8 +20,8 @@ free_strings(char **list, unsigned n)
     free(list);
 }
 
-static void
-clear_node(struct netmap_node *node)
+void
+netmap_node_clear(struct netmap_node *node)
 {
     free(node->stable_id);
     free(node->name);
@@ -30,6 +30,14 @@ clear_node(struct netmap_node *node)
     free(node->endpoints);
     free_strings(node->tags, node->ntags);
     free_strings(node->caps, node->ncaps);
+}
+
+void
+netmap_user_clear(struct netmap_user *user)
+{
+    free(user->login);
+    free(user->name);
+    free(user->pic);
 }
 
 static void
@@ -51,39 +59,107 @@ clear_rule(struct netmap_rule *rule)
 }
 
 void
-netmap_drop_rules(struct netmap *nm)
+netmap_rules_free(struct netmap_rule *rules, unsigned n)
 {
     unsigned i;
 
-    for (i = 0; i < nm->nrules; i++) {
-        clear_rule(&nm->rules[i]);
+    for (i = 0; i < n; i++) {
+        clear_rule(&rules[i]);
     }
-    free(nm->rules);
+    free(rules);
+}
+
+void
+netmap_derp_free(struct netmap_derp *derp)
+{
+    struct netmap_region *region;
+    struct netmap_relay *relay;
+    unsigned i, j;
+
+    if (derp == NULL) {
+        return;
+    }
+    for (i = 0; i < derp->nregions; i++) {
+        region = &derp->regions[i];
+        for (j = 0; j < region->nrelays; j++) {
+            relay = &region->relays[j];
+            free(relay->name);
+            free(relay->host);
+            free(relay->cert_name);
+            free(relay->ipv4);
+            free(relay->ipv6);
+            free(relay->stun_test_ip);
+        }
+        free(region->code);
+        free(region->name);
+        free(region->relays);
+    }
+    free(derp->regions);
+    free(derp);
+}
+
+static int
+by_region(const void *key, const void *item)
+{
+    const unsigned *id = key;
+    const struct netmap_region *region = item;
+
+    return (*id > region->id) - (*id < region->id);
+}
+
+const struct netmap_region *
+netmap_region(const struct netmap_derp *derp, unsigned id)
+{
+    if (derp == NULL || derp->nregions == 0) {
+        return NULL;
+    }
+    return bsearch(&id, derp->regions, derp->nregions, sizeof(derp->regions[0]),
+        by_region);
+}
+
+void
+netmap_drop_rules(struct netmap *nm)
+{
+    if (nm->owner == NULL) {
+        netmap_rules_free(nm->rules, nm->nrules);
+    } else {
+        free(nm->rules);
+    }
     nm->rules = NULL;
     nm->nrules = 0;
+}
+
+/* A netmap that owns its rows. */
+static void
+clear_rows(struct netmap *nm)
+{
+    unsigned i;
+
+    netmap_node_clear(&nm->self);
+    for (i = 0; i < nm->npeers; i++) {
+        netmap_node_clear(&nm->peers[i]);
+    }
+    for (i = 0; i < nm->nusers; i++) {
+        netmap_user_clear(&nm->users[i]);
+    }
+    netmap_derp_free((struct netmap_derp *)(uintptr_t)nm->derp);
+    free(nm->domain);
 }
 
 void
 netmap_free(struct netmap *nm)
 {
-    unsigned i;
-
     if (nm == NULL) {
         return;
     }
-    clear_node(&nm->self);
-    for (i = 0; i < nm->npeers; i++) {
-        clear_node(&nm->peers[i]);
+    netmap_drop_rules(nm);
+    if (nm->owner == NULL) {
+        clear_rows(nm);
+    } else {
+        nm->owner->release(nm->owner, nm->generation);
     }
     free(nm->peers);
-    for (i = 0; i < nm->nusers; i++) {
-        free(nm->users[i].login);
-        free(nm->users[i].name);
-        free(nm->users[i].pic);
-    }
     free(nm->users);
-    netmap_drop_rules(nm);
-    free(nm->domain);
     free(nm);
 }
 

@@ -23,6 +23,9 @@
 #define NETMAP_MAX_USERS     200000
 #define NETMAP_MAX_CAPS      4096  /* of one node; of one grant */
 #define NETMAP_MAX_CAP_VALUE 65536 /* bytes of one capability's JSON list */
+#define NETMAP_MAX_REGIONS   1024  /* of the DERP map */
+#define NETMAP_MAX_RELAYS    64    /* of one region */
+#define NETMAP_MAX_REGION    65535 /* greatest number of one */
 
 struct netmap_user {
     int64_t id;
@@ -44,6 +47,14 @@ struct netmap_node {
     bool online; /* Online true or absent */
     bool jailed;
     bool unsigned_peerapi_only;
+    bool authorized;     /* MachineAuthorized; true when not said */
+    bool wireguard_only; /* no disco, no DERP: plain WireGuard */
+    bool has_disco;
+    uint8_t disco[32];      /* disco public key */
+    uint16_t home_derp;     /* DERP region; 0: not known */
+    uint32_t cap_version;   /* 0: not said */
+    struct tn_addr masq[2]; /* by which this peer knows us: IPv4, IPv6 */
+    bool has_masq[2];
     struct tn_prefix *addresses;
     unsigned naddresses;
     struct tn_prefix *allowed_ips;
@@ -90,7 +101,50 @@ struct netmap_rule {
     unsigned ngrants;
 };
 
+/* A relay server (DERPNode). */
+struct netmap_relay {
+    char *name;
+    char *host;
+    char *cert_name; /* "": ${host}'s; "sha256-raw:HEX": pinned */
+    char *ipv4;      /* address, "none", or "": look ${host} up */
+    char *ipv6;
+    char *stun_test_ip; /* "" or an address to use for STUN */
+    uint16_t derp_port; /* 443 when not said */
+    uint16_t stun_port; /* 3478 when not said; 0: no STUN */
+    bool stun_only;
+    bool insecure_for_tests;
+    bool can_port80;
+};
+
+struct netmap_region {
+    uint16_t id; /* from 1 */
+    char *code;
+    char *name;
+    bool avoid;           /* not for home */
+    bool no_measure_home; /* neither measured for home nor chosen */
+    double score;         /* HomeParams.RegionScore; 1 when not said */
+    struct netmap_relay *relays;
+    unsigned nrelays;
+};
+
+/* Sorted by id, unique. */
+struct netmap_derp {
+    struct netmap_region *regions;
+    unsigned nregions;
+    bool omit_default;
+};
+
+/*
+ * Whoever owns what the rows of a netmap point to, when that is not the netmap
+ * itself: netmap_free() frees the lists only and tells it.
+ */
+struct netmap_owner {
+    void (*release)(struct netmap_owner *o, uint64_t generation);
+};
+
 struct netmap {
+    struct netmap_owner *owner; /* NULL: the netmap itself */
+    uint64_t generation;        /* for ${owner} */
     struct netmap_node self;
     struct netmap_node *peers;
     unsigned npeers;
@@ -100,10 +154,21 @@ struct netmap {
     bool has_rules;            /* PacketFilter or PacketFilters was given */
     struct netmap_rule *rules; /* effective: chunks in key order */
     unsigned nrules;
+    const struct netmap_derp *derp; /* NULL: no DERP map */
 };
 
 /* NULL is harmless, and so is a netmap that was not finished. */
 void netmap_free(struct netmap *nm);
+
+/* What one row or list holds; the row itself stays, without meaning. */
+void netmap_node_clear(struct netmap_node *node);
+void netmap_user_clear(struct netmap_user *user);
+void netmap_rules_free(struct netmap_rule *rules, unsigned n);
+void netmap_derp_free(struct netmap_derp *derp);
+
+/* The region of ${id}, borrowed, or NULL; ${derp} may be NULL. */
+const struct netmap_region *netmap_region(
+    const struct netmap_derp *derp, unsigned id);
 
 /* No rules are left; has_rules stays, so a filter drops all. */
 void netmap_drop_rules(struct netmap *nm);

@@ -96,6 +96,8 @@ answer_ping(struct node *n, const struct ping *p, const char *error)
 
     if (peer != NULL)
         e = wg_peer_endpoint(peer);
+    if (error != NULL && e.port == 0)
+        error = "no answer, and no endpoint to ask at";
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
     ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec - p->sent;
     n->ops->pong(p->query, &p->to, &e, ns, error);
@@ -378,6 +380,29 @@ route(struct node *n, struct wg_peer *peer, const struct netmap_node *row)
     return wg_peer_set_allowed_ips(n->wg, peer, prefixes, na + ni);
 }
 
+static bool
+has_endpoint(const struct netmap_node *row, const struct tn_endpoint *e)
+{
+    unsigned i;
+
+    for (i = 0; i < row->nendpoints; i++)
+        if (row->endpoints[i].port == e->port &&
+            tn_addr_equal(&row->endpoints[i].addr, &e->addr))
+            return true;
+    return false;
+}
+
+/* Is ${peer} where the netmap before said that it is, and the new one not? */
+static bool
+has_moved(const struct wg_peer *peer, const struct netmap_node *before,
+    const struct netmap_node *row)
+{
+    struct tn_endpoint e = wg_peer_endpoint(peer);
+
+    return row->nendpoints > 0 && has_endpoint(before, &e) &&
+           !has_endpoint(row, &e);
+}
+
 static int
 add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
 {
@@ -402,6 +427,8 @@ add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
     }
     if (route(n, peer, row) != 0)
         return -1;
+    if (has_moved(peer, np->self, row))
+        wg_peer_set_endpoint(peer, &row->endpoints[0]);
     np->self = row;
     np->endpoint = 0;
     np->kept = true;
@@ -549,7 +576,8 @@ apply(struct node *n, struct netmap *nm)
     n->filter = f;
     n->netmap = nm;
     n->resumed = true;
-    n->error[0] = '\0';
+    if (!n->lacks_psks)
+        n->error[0] = '\0';
     if (nm != old) {
         netconf(n, nm);
         netmap_free(old);
@@ -783,6 +811,18 @@ out:
 }
 
 void
+node_expect_psks(struct node *n, bool expected)
+{
+    n->lacks_psks = expected;
+    if (expected || n->psks == NULL)
+        return;
+    source_file_psks_free(n->psks);
+    n->psks = NULL;
+    if (n->netmap != NULL)
+        apply(n, n->netmap);
+}
+
+void
 node_set_psks(struct node *n, int fd)
 {
     struct source_file_error err;
@@ -801,6 +841,7 @@ node_set_psks(struct node *n, int fd)
     close(fd);
     source_file_psks_free(n->psks);
     n->psks = psks;
+    n->lacks_psks = false;
     if (n->netmap != NULL)
         apply(n, n->netmap);
 }
@@ -816,8 +857,8 @@ node_set_netmap(struct node *n, int fd)
     uint8_t key[32];
     unsigned i;
 
-    if (n->wg == NULL) {
-        close(fd); /* the key's own error is already shown */
+    if (n->wg == NULL || (n->lacks_psks && n->psks == NULL)) {
+        close(fd); /* the keys' own error is already shown */
         return;
     }
     nm = source_file_netmap(fd, name, geteuid(), &err);
@@ -840,7 +881,8 @@ node_set_netmap(struct node *n, int fd)
     apply(n, nm);
     if (n->netmap == nm)
         say_notice(
-            "node \"%s\": a netmap with %u peers rules", n->name, nm->npeers);
+            "node \"%s\": a netmap with %u peer%s rules", n->name, nm->npeers,
+            nm->npeers == 1 ? "" : "s");
 }
 
 void
@@ -869,7 +911,7 @@ node_state(const struct node *n)
     return self_expired(n) ? "expired" : "running";
 }
 
-int
+const char *
 node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
     uint32_t query)
 {
@@ -880,8 +922,12 @@ node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
     size_t len = 0;
     unsigned i;
 
-    if (n->filter == NULL || self_expired(n))
-        return -1;
+    if (n->filter == NULL)
+        return "no netmap rules yet";
+    if (self_expired(n))
+        return "the key of this node has expired";
+    if (wg_route(n->wg, to) == NULL)
+        return "no peer has this address";
     self = &n->netmap->self;
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
     ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
@@ -890,9 +936,11 @@ node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
             len = ping_make(&n->pings, &self->addresses[i].addr, to, query, ns,
                 now + timeout_ms, buf + WG_HEADROOM);
     if (len == 0)
-        return -1;
+        return first_address(self, tn_addr_is4(to)) == NULL
+                   ? "this node has no address of that family"
+                   : "too many pings are pending";
     wg_send(n->wg, buf + WG_HEADROOM, len, now);
     pump_flush(n->pump);
     set_timer(n);
-    return 0;
+    return NULL;
 }

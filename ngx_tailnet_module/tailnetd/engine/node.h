@@ -58,7 +58,7 @@ struct node {
     struct netmap *netmap; /* NULL: none rules */
     struct source_file_psks *psks;
     uint8_t private_key[32];
-    bool has_key;
+    bool lacks_psks;        /* configured, but not to be had */
     bool resumed;           /* hot peers were initiated to */
     char error[TN_ERR_MAX]; /* "": none */
     struct loop_timer *wg_timer;
@@ -85,6 +85,12 @@ void node_free(struct node *n);
 /* Each takes the descriptor over.  A file that cannot be used is logged, kept
  * in n->error, and what ruled before goes on ruling. */
 void node_set_key(struct node *n, int fd);
+/*
+ * Whether node_set_psks() has to follow.  A node that lacks its preshared keys
+ * goes on with those it had; without any it takes no netmap: its peers would
+ * be talked to with less secrecy than was asked for.
+ */
+void node_expect_psks(struct node *n, bool expected);
 void node_set_psks(struct node *n, int fd);
 void node_set_netmap(struct node *n, int fd);
 void node_set_error(struct node *n, const char *text);
@@ -95,8 +101,9 @@ void node_republish(struct node *n);
 
 const char *node_state(const struct node *n);
 
-/* ICMP echo through the tunnel to a peer's address; see ping.h. */
-int node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
-    uint32_t query);
+/* ICMP echo through the tunnel to a peer's address; see ping.h.  NULL, and
+ * pong() follows; or why not, in a few words. */
+const char *node_ping(struct node *n, const struct tn_addr *to,
+    uint32_t timeout_ms, uint32_t query);
 
 #endif

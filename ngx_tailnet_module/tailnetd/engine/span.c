@@ -101,11 +101,12 @@ reaches(struct span_key a, struct span_key b)
 void
 span_merge(struct span_set *s, size_t from)
 {
-    struct span *out, *in, *end = s->list + s->n;
+    struct span *out, *in, *end;
 
     if (s->n - from < 2) {
         return;
     }
+    end = s->list + s->n;
     qsort(s->list + from, s->n - from, sizeof(s->list[0]), by_first);
     out = s->list + from;
     for (in = out + 1; in < end; in++) {
@@ -160,9 +161,10 @@ struct search {
 static bool
 scan(const struct search *s, size_t lo, size_t hi)
 {
-    const struct span *span, *end = s->list + hi;
+    const struct span *span;
 
-    for (span = s->list + lo; span < end; span++) {
+    for (; lo < hi; lo++) {
+        span = &s->list[lo]; /* an empty set has no list */
         if (span_cmp(span->first, s->last) > 0) {
             return false;
         }

@@ -283,6 +283,7 @@ on_commit(struct request *r)
         conn_error(r->c, r->seq, EINVAL, "COMMIT without a node table");
         return;
     }
+    conn_heirs_end();
     ok(r);
 }
 
@@ -490,7 +491,7 @@ static const struct row {
     {TN_ADMIN_SUBSCRIBE, "SUBSCRIBE", WORKER | CTL,
         sizeof(struct tn_admin_node), sizeof(struct tn_admin_node), 0, 0,
         on_subscribe},
-    {TN_ADMIN_SOCKETS, "SOCKETS", WORKER, sizeof(struct tn_admin_sockets),
+    {TN_ADMIN_SOCKETS, "SOCKETS", MASTER | WORKER, sizeof(struct tn_admin_sockets),
         sizeof(struct tn_admin_sockets), 0, 0, on_sockets},
     {TN_ADMIN_STATUS, "STATUS", WORKER | CTL, sizeof(struct tn_admin_text),
         TN_ADMIN_MSG_MAX, 0, 0, on_status},

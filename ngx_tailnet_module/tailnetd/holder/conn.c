@@ -124,22 +124,59 @@ conn_close(struct conn *c)
     c->state = CONN_CLOSING;
 }
 
+static void
+release(unsigned slot)
+{
+    unsigned i;
+
+    if (sock_release(slot) == 0)
+        return;
+    for (i = 0; i < LEASE_MAX; i++) {
+        if (lease_at(i) != NULL)
+            lease_at(i)->relisten = true;
+    }
+}
+
+/* A master that was killed leaves workers that go on serving: the connection
+ * they share holds its sockets then. */
+static void
+bequeath(const struct conn *master)
+{
+    unsigned i;
+
+    if (!cycle_committed(master->cycle) || cycle_others(master->cycle))
+        return;
+    for (i = 0; i < TN_ADMIN_CONN_MAX; i++) {
+        if (conns[i].state == CONN_HELLO_ONLY &&
+            conns[i].cycle == master->cycle)
+            sock_pass(conn_slot(master), i);
+    }
+}
+
+void
+conn_heirs_end(void)
+{
+    unsigned i;
+
+    for (i = 0; i < TN_ADMIN_CONN_MAX; i++) {
+        if (conns[i].state == CONN_HELLO_ONLY)
+            release(i);
+    }
+}
+
 unsigned
 conn_sweep(void)
 {
-    unsigned i, touched = 0, j;
+    unsigned i, touched = 0;
     struct conn *c;
 
     for (i = 0; i < TN_ADMIN_CONN_MAX; i++) {
         c = &conns[i];
         if (c->state != CONN_CLOSING)
             continue;
-        if (sock_release(i) > 0) {
-            for (j = 0; j < LEASE_MAX; j++) {
-                if (lease_at(j) != NULL)
-                    lease_at(j)->relisten = true;
-            }
-        }
+        if (c->owns)
+            bequeath(c);
+        release(i);
         touched += c->cycle != NULL;
         if (c->owns)
             cycle_close(c->cycle);

@@ -63,6 +63,10 @@ void conn_close(struct conn *c);
  * cycle_sync() is due. */
 unsigned conn_sweep(void);
 
+/* conn_heirs_end(): a new cycle rules: workers whose master was killed keep no
+ * listening socket open any more. */
+void conn_heirs_end(void);
+
 /* conn_users(): connections that need this tailnetd: masters and workers. */
 unsigned conn_users(void);
 

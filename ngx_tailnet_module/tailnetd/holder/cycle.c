@@ -136,9 +136,10 @@ sweep(void)
                 c = NULL; /* its table came and is without this node */
         }
         if (c == NULL) {
-            log_info("node %s: nobody uses it any more", n->name);
-            lease_drop(n);
+            lease_retire(n);
+            continue;
         }
+        n->retired = false;
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@ static int sock = -1;
 static int lock = -1;
 static bool foreign;           /* a user namespace: not every uid can be told */
 static uid_t overflow = 65534; /* what those look like */
+static bool has_client;
+static uid_t client_uid;
 
 static void
 learn_namespace(void)
@@ -43,6 +46,21 @@ learn_namespace(void)
 }
 
 static int
+learn_client(const char *name, char err[TN_ERR_MAX])
+{
+    struct passwd *pw = getpwnam(name);
+
+    if (pw == NULL) {
+        snprintf(
+            err, TN_ERR_MAX, "--client %.200s: there is no such user", name);
+        return EINVAL;
+    }
+    has_client = true;
+    client_uid = pw->pw_uid;
+    return 0;
+}
+
+static int
 make_directory(char err[TN_ERR_MAX])
 {
     char dir[sizeof(addr.sun_path)];
@@ -53,7 +71,7 @@ make_directory(char err[TN_ERR_MAX])
     if (slash == NULL || slash == dir)
         return 0;
     *slash = '\0';
-    if (mkdir(dir, 0700) == 0 || errno == EEXIST)
+    if (mkdir(dir, has_client ? 0711 : 0700) == 0 || errno == EEXIST)
         return 0;
     snprintf(err, TN_ERR_MAX, "%s: the directory cannot be made: %s", dir,
         strerror(errno));
@@ -146,6 +164,11 @@ listen_there(char err[TN_ERR_MAX])
         listen(sock, BACKLOG) == -1) {
         rc = errno;
         snprintf(err, TN_ERR_MAX, "%s: %s", addr.sun_path, strerror(rc));
+    } else if (has_client && client_uid != geteuid() &&
+               chown(addr.sun_path, client_uid, (gid_t)-1) == -1) {
+        rc = errno;
+        snprintf(err, TN_ERR_MAX, "%s: cannot be given to --client: %s",
+            addr.sun_path, strerror(rc));
     }
     umask(mask);
     if (rc != 0 && sock != -1) {
@@ -156,9 +179,9 @@ listen_there(char err[TN_ERR_MAX])
 }
 
 int
-door_open(const char *path, char err[TN_ERR_MAX])
+door_open(const char *path, const char *client, char err[TN_ERR_MAX])
 {
-    int rc;
+    int rc = 0;
 
     if (strlen(path) >= sizeof(addr.sun_path)) {
         snprintf(err, TN_ERR_MAX,
@@ -169,7 +192,10 @@ door_open(const char *path, char err[TN_ERR_MAX])
     }
     memcpy(addr.sun_path, path, strlen(path) + 1);
     learn_namespace();
-    rc = make_directory(err);
+    if (client != NULL)
+        rc = learn_client(client, err);
+    if (rc == 0)
+        rc = make_directory(err);
     if (rc == 0)
         rc = take_lock(err);
     if (rc != 0)
@@ -198,6 +224,7 @@ door_accept(void)
     /* Those of other user namespaces have only the file's mode against them. */
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
         (who.uid == 0 || who.uid == geteuid() ||
+            (has_client && who.uid == client_uid) ||
             (foreign && who.uid == overflow)))
         return fd;
     close(fd);

@@ -3,7 +3,7 @@
  *
  * PATH.lock is locked while PATH is ours, so that there is one tailnetd per
  * path and a stale socket file can be told from one that is in use.  Who may
- * come in: root and the holder's own user.
+ * come in: root, the holder's own user, and the one named as its client.
  */
 #ifndef DOOR_H
 #define DOOR_H
@@ -12,9 +12,10 @@
 
 #define DOOR_WAIT_MS 3000 /* for a tailnetd that is ending */
 
-/* door_open(path, err): listen on ${path}; its directory is made (0700) when
- * it is missing.  Returns 0, or an errno and a sentence. */
-int door_open(const char *path, char err[TN_ERR_MAX]);
+/* door_open(path, client, err): listen on ${path}; its directory is made when
+ * it is missing (0700; 0711 with a client).  ${client} is the name of a user,
+ * who gets the socket file, or NULL.  Returns 0, or an errno and a sentence. */
+int door_open(const char *path, const char *client, char err[TN_ERR_MAX]);
 
 /* The listening socket, or -1. */
 int door_fd(void);

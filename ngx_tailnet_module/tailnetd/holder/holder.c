@@ -29,7 +29,9 @@
 #include "admin.h"
 #include "child.h"
 #include "door.h"
+#include "drain.h"
 #include "keysrc.h"
+#include "notify.h"
 #include "query.h"
 #include "store.h"
 
@@ -45,12 +47,14 @@ static struct {
     struct cycle *service; /* the file's cycle, or NULL */
     int64_t accept_at;     /* when the door is looked at again */
     int64_t linger;        /* when to end, or -1 */
+    int64_t stop;          /* nginx waits for our end until then, or -1 */
+    int64_t stop_look;     /* when data to deliver is looked for again */
     bool ending;
     unsigned dropped; /* descriptors the store had no place for */
     struct pollfd polls[POLL_CONNS + TN_ADMIN_CONN_MAX];
     unsigned slots[TN_ADMIN_CONN_MAX]; /* of the connections in polls */
     size_t nslots;
-} holder = {.signals = -1, .linger = -1};
+} holder = {.signals = -1, .linger = -1, .stop = -1, .stop_look = -1};
 
 static int64_t
 clock_ms(void)
@@ -263,7 +267,7 @@ start(const struct holder_config *conf, char err[TN_ERR_MAX])
     if (isolate_pick_user(&child.user, conf->engine_user, conf->socket, err) ==
         -1)
         return EINVAL;
-    rc = door_open(conf->socket, err);
+    rc = door_open(conf->socket, conf->client, err);
     if (rc != 0)
         return rc;
     if (isolate_holder(err) == -1) {
@@ -292,8 +296,35 @@ end(int64_t now, const char *why)
     log_notice("ends: %s", why);
     holder.ending = true;
     holder.linger = -1;
+    holder.stop_look = -1;
     door_close();
     child_stop(now, !cycle_ruled());
+}
+
+/* STOP: the end of nginx's last answers may still have to be delivered.
+ * Another nginx that starts meanwhile starts its own tailnetd. */
+static void
+stop(int64_t now)
+{
+    if (holder.stop == -1) {
+        door_close();
+        holder.stop = now + DRAIN_STOP_MS;
+        holder.stop_look = now;
+    }
+    if (now < holder.stop_look)
+        return;
+    holder.stop_look = now + DRAIN_EVERY_MS;
+    if (now >= holder.stop || !lease_pending())
+        end(now, "nginx ends");
+}
+
+/* A start that failed leaves nothing worth waiting for. */
+static unsigned
+linger_ms(void)
+{
+    unsigned ms = holder.conf->linger_ms;
+
+    return cycle_ruled() || ms < HOLDER_UNUSED_MS ? ms : HOLDER_UNUSED_MS;
 }
 
 /* A tailnetd that nginx started ends some time after its last user. */
@@ -303,7 +334,7 @@ check_users(int64_t now)
     if (holder.ending)
         return;
     if (admin_stop_wanted()) {
-        end(now, "nginx ends");
+        stop(now);
         return;
     }
     if (holder.conf->file != NULL)
@@ -311,7 +342,7 @@ check_users(int64_t now)
     if (conn_users() > 0)
         holder.linger = -1;
     else if (holder.linger == -1)
-        holder.linger = now + holder.conf->linger_ms;
+        holder.linger = now + linger_ms();
     else if (now >= holder.linger)
         end(now, "no nginx is connected any more");
 }
@@ -369,6 +400,8 @@ wait_ms(int64_t now)
     earlier(&first, child_deadline());
     earlier(&first, query_deadline());
     earlier(&first, holder.linger);
+    earlier(&first, holder.stop_look);
+    earlier(&first, lease_drain_deadline());
     if (child_running())
         earlier(&first, lease_deadline());
     if (holder.accept_at > now)
@@ -429,6 +462,7 @@ turn(void)
     query_tick(now);
     if (conn_sweep() > 0 && !holder.ending)
         cycle_sync();
+    lease_drain(now);
     lease_flush();
     check_users(now);
 }
@@ -480,6 +514,7 @@ holder_main(const struct holder_config *conf)
             door_leave();
         }
     }
+    notify_clear(rc == 0 && conf->file != NULL ? "READY=1" : NULL);
     if (rc != 0) {
         log_alert("%s", err);
         if (conf->admin_fd != -1)

@@ -7,12 +7,14 @@
 #include "../../core/tn_node.h"
 
 #define HOLDER_LINGER_MS 10000 /* after the last user is gone */
+#define HOLDER_UNUSED_MS 1000  /* ... if no node ever ruled */
 
 struct holder_config {
     int admin_fd;            /* of the nginx that started us, or -1 */
     const char *socket;      /* absolute */
     const char *log;         /* absolute, or NULL: standard error */
     const char *engine_user; /* or NULL */
+    const char *client;      /* a user who may come in, or NULL */
     const char *file;        /* a service's nodes (absolute), or NULL */
     const char *timing;      /* for the engine, or NULL */
     unsigned linger_ms;      /* HOLDER_LINGER_MS, less in tests */

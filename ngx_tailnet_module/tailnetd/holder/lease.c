@@ -6,6 +6,7 @@
 
 #include "../log.h"
 #include "child.h"
+#include "drain.h"
 #include "netconf.h"
 #include "sock.h"
 #include "store.h"
@@ -15,6 +16,7 @@ static struct lease leases[LEASE_MAX];
 static uint64_t serials;
 static int64_t settle = -1; /* when changed files are looked at */
 static int64_t look;        /* ... anyway */
+static int64_t drained;     /* when retired nodes are looked at; 0: now */
 
 struct lease *
 lease_find(const char *name)
@@ -134,6 +136,76 @@ lease_drop(struct lease *n)
     memset(n, 0, sizeof(*n));
 }
 
+/* ---- the end of a node ---- */
+
+static void
+give_up(struct lease *n)
+{
+    log_notice("node %s: nobody uses it any more", n->name);
+    lease_drop(n);
+}
+
+void
+lease_retire(struct lease *n)
+{
+    if (n->retired)
+        return;
+    if (!drain_pending(&n->ns)) {
+        give_up(n);
+        return;
+    }
+    log_info("node %s: nobody uses it any more, it ends when the last data is "
+             "delivered",
+        n->name);
+    n->retired = true;
+    n->retire_at = 0;
+    drained = 0;
+}
+
+bool
+lease_pending(void)
+{
+    unsigned i;
+
+    for (i = 0; i < LEASE_MAX; i++) {
+        if (lease_at(i) != NULL && drain_pending(&leases[i].ns))
+            return true;
+    }
+    return false;
+}
+
+void
+lease_drain(int64_t now)
+{
+    struct lease *n;
+    unsigned i;
+
+    if (now < drained)
+        return;
+    drained = now + DRAIN_EVERY_MS;
+    for (i = 0; i < LEASE_MAX; i++) {
+        n = lease_at(i);
+        if (n == NULL || !n->retired)
+            continue;
+        if (n->retire_at == 0)
+            n->retire_at = now + DRAIN_NODE_MS;
+        if (now >= n->retire_at || !drain_pending(&n->ns))
+            give_up(n);
+    }
+}
+
+int64_t
+lease_drain_deadline(void)
+{
+    unsigned i;
+
+    for (i = 0; i < LEASE_MAX; i++) {
+        if (lease_at(i) != NULL && leases[i].retired)
+            return drained;
+    }
+    return -1;
+}
+
 /* ---- to the engine ---- */
 
 /* The node's TUN; an adopted namespace may be without. */
@@ -163,6 +235,7 @@ need_tun(struct lease *n)
     return a.fds[0];
 }
 
+/* The engine says it in the log and keeps it for the status. */
 static void
 send_nofile(const struct lease *n, const char *why)
 {
@@ -171,7 +244,6 @@ send_nofile(const struct lease *n, const char *why)
     memcpy(m.node, n->name, sizeof(n->name));
     snprintf(m.text, sizeof(m.text), "%s", why);
     child_send(&m, NULL, 0);
-    log_err("node %s: %s", n->name, why);
 }
 
 static int
@@ -240,6 +312,7 @@ tell(struct lease *n)
     memcpy(m.node, n->name, sizeof(n->name));
     m.port = n->conf.port;
     m.mtu = n->conf.mtu;
+    m.has_psks = n->conf.preshared_keys[0] != '\0';
     nfds = open_files(n, fds, &m.kind, why);
     n->told = child_send(&m, fds, nfds);
     for (i = 1; i < nfds; i++)

@@ -23,10 +23,12 @@ struct lease {
     char name[TN_NODE_NAME_MAX + 1]; /* "": free place */
     uint64_t serial;                 /* of all nodes there ever were, from 1 */
     struct netns ns;
-    unsigned mtu;     /* of mesh0 */
-    uint64_t adopter; /* cycle that adopted it and has no table yet, or 0 */
-    bool ruled;       /* ${conf} is there */
-    bool told;        /* the engine has it as it is */
+    unsigned mtu;      /* of mesh0 */
+    uint64_t adopter;  /* cycle that adopted it and has no table yet, or 0 */
+    bool ruled;        /* ${conf} is there */
+    bool told;         /* the engine has it as it is */
+    bool retired;      /* nobody names it: it goes when all is delivered */
+    int64_t retire_at; /* ... or at this time; 0: to be set */
     struct tn_node conf;
     struct keysrc_id key, psk, netmap;
     char bad[TN_ERR_MAX]; /* why the netmap cannot be used; "": it can */
@@ -54,6 +56,17 @@ struct lease *lease_adopt(
 
 /* lease_drop(n): its end: engine, sockets, descriptors and namespace. */
 void lease_drop(struct lease *n);
+
+/* lease_retire(n): nobody names it any more: drop it as soon as its
+ * connections have nothing to deliver, DRAIN_NODE_MS from now at the latest. */
+void lease_retire(struct lease *n);
+
+/* lease_pending(): has any node data to deliver? */
+bool lease_pending(void);
+
+/* For the loop: those that are retired, and when to look again (or -1). */
+void lease_drain(int64_t now);
+int64_t lease_drain_deadline(void);
 
 /* lease_rule(n, conf): ${conf} is what it has to be; the engine is told when
  * that or a file is new. */

@@ -244,6 +244,17 @@ sock_release(unsigned slot)
 }
 
 void
+sock_pass(unsigned from, unsigned to)
+{
+    size_t i;
+
+    for (i = 0; i < nsocks; i++) {
+        if (socks[i].users[from / 64] & UINT64_C(1) << from % 64)
+            hold(&socks[i], to);
+    }
+}
+
+void
 sock_drop_node(const char *node)
 {
     size_t i = 0;

@@ -31,6 +31,9 @@ int sock_adopt(const char *node, int fd, unsigned slot);
  * were closed. */
 unsigned sock_release(unsigned slot);
 
+/* sock_pass(from, to): connection ${to} holds what ${from} held. */
+void sock_pass(unsigned from, unsigned to);
+
 void sock_drop_node(const char *node);
 
 /* sock_listeners(node, m): distinct ports into a LISTENERS message. */
