@@ -3,10 +3,10 @@
  * tailnet_headers: identity for applications, as request headers.
  *
  * Whatever a client sends under "Tailscale-" is taken away on every listener,
- * in the first phase there is: with "_" for "-" too, since CGI and WSGI make
- * them equal.  What the module sets comes from the identity alone.  Names and
- * encoding follow "tailscale serve" (RFC 2047 "Q" for what isn't ASCII);
- * Tailscale-Node and Tailscale-Tags are ours.
+ * in the first phase there is, with any other sign for "-" too: CGI and WSGI
+ * make "_" equal to it, PHP "." as well.  What the module sets comes from the
+ * identity alone.  Names and encoding follow "tailscale serve" (RFC 2047 "Q"
+ * for what isn't ASCII); Tailscale-Node and Tailscale-Tags are ours.
  *
  * Each location decides, that of a subrequest or after an internal redirect
  * too: it takes away what the one before has set, and sets its own.
@@ -177,25 +177,19 @@ ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r)
 static ngx_uint_t
 ngx_http_tailnet_headers_family(ngx_str_t *name)
 {
-    u_char      c;
-    ngx_uint_t  i;
+    u_char  c;
 
-    static u_char  prefix[] = "tailscale-";
+    static u_char  prefix[] = "tailscale";
 
-    if (name->len < sizeof(prefix) - 1) {
+    if (name->len < sizeof(prefix)
+        || ngx_strncasecmp(name->data, prefix, sizeof(prefix) - 1) != 0)
+    {
         return 0;
     }
 
-    for (i = 0; i < sizeof(prefix) - 1; i++) {
-        c = name->data[i];
-        c = (c == '_') ? '-' : ngx_tolower(c);
+    c = ngx_tolower(name->data[sizeof(prefix) - 1]);
 
-        if (c != prefix[i]) {
-            return 0;
-        }
-    }
-
-    return 1;
+    return (c < 'a' || c > 'z') && (c < '0' || c > '9');
 }
 
 

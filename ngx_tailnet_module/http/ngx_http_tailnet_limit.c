@@ -1,61 +1,18 @@
 
 /*
- * tailnet_limit_req: requests per identity.
- *
- * The generic cell rate algorithm (ITU-T I.371) over one shared zone: a row
- * for each limit and identity holds the theoretical arrival time of the next
- * request.  With T = 1/rate, a request that comes more than burst*T before
- * that time is refused; one that comes before it waits, unless "nodelay".
+ * tailnet_limit_req: requests per identity, who is limited by what.
  *
  * Limits with "for=" are for whom they select; limits without are for everyone
- * whom no "for=" of the same level selects.
+ * whom no "for=" of the same level selects.  The counting is done in
+ * ngx_http_tailnet_limit_zone.c.
  */
 
 
 #include "ngx_http_tailnet_module.h"
+#include "ngx_http_tailnet_limit.h"
 
 
 #define NGX_HTTP_TAILNET_LIMIT_ZONE   (1024 * 1024)
-#define NGX_HTTP_TAILNET_LIMIT_MAX    8         /* limits of one request */
-#define NGX_HTTP_TAILNET_LIMIT_IDLE   60000000  /* microseconds; may go */
-#define NGX_HTTP_TAILNET_LIMIT_EVICT  8         /* rows, to make room for one */
-
-
-typedef struct {
-    ngx_rbtree_node_t            node;      /* key: hash */
-    ngx_queue_t                  queue;     /* least recently used last */
-    uint64_t                     arrival;   /* microseconds, monotonic */
-    uint32_t                     limit;     /* which tailnet_limit_req */
-    u_short                      len;
-    u_char                       data[1];   /* the identity */
-} ngx_http_tailnet_limit_row_t;
-
-
-typedef struct {
-    ngx_rbtree_t                 rbtree;
-    ngx_rbtree_node_t            sentinel;
-    ngx_queue_t                  queue;
-    ngx_atomic_t                 evicted;   /* rows that were still in use */
-    ngx_atomic_t                 full;      /* requests refused for want of
-                                               room */
-} ngx_http_tailnet_limit_sh_t;
-
-
-typedef struct {
-    ngx_http_tailnet_limit_sh_t *sh;
-    ngx_slab_pool_t             *shpool;
-} ngx_http_tailnet_limit_zone_t;
-
-
-typedef struct {
-    uint32_t                     id;
-    uint64_t                     interval;  /* T, microseconds */
-    uint64_t                     tolerance; /* burst * T */
-    ngx_uint_t                   nodelay;
-    ngx_uint_t                   selective;
-    struct tn_selector           selector;
-    ngx_str_t                    text;
-} ngx_http_tailnet_limit_t;
 
 
 typedef struct {
@@ -75,24 +32,11 @@ static void ngx_http_tailnet_limit_delay(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_tailnet_limit_select(
     ngx_http_tailnet_limit_conf_t *lcf, ngx_tailnet_who_t *who,
     ngx_http_tailnet_limit_t **limits);
-static ngx_int_t ngx_http_tailnet_limit_account(ngx_http_request_t *r,
-    ngx_http_tailnet_limit_t **limits, ngx_uint_t n, ngx_str_t *key,
-    uint64_t *delay, ngx_http_tailnet_limit_t **exceeded);
-static ngx_http_tailnet_limit_row_t *ngx_http_tailnet_limit_row(
-    ngx_http_tailnet_limit_zone_t *zone, ngx_http_tailnet_limit_t *limit,
-    ngx_str_t *key, uint64_t now);
-static void ngx_http_tailnet_limit_expire(ngx_http_tailnet_limit_zone_t *zone,
-    uint64_t now, ngx_uint_t force);
-static void ngx_http_tailnet_limit_insert(ngx_rbtree_node_t *temp,
-    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
 static ngx_int_t ngx_http_tailnet_limit_key(ngx_http_request_t *r,
     ngx_tailnet_who_t *who, ngx_str_t *key);
 static ngx_int_t ngx_http_tailnet_limit_refuse(ngx_http_request_t *r,
     ngx_http_tailnet_limit_t *limit, ngx_str_t *key, uint64_t wait);
-static ngx_uint_t ngx_http_tailnet_limit_seen(ngx_http_request_t *r);
-static void ngx_http_tailnet_limit_cleanup(void *data);
-static ngx_int_t ngx_http_tailnet_limit_init_zone(ngx_shm_zone_t *zone,
-    void *data);
+static ngx_uint_t ngx_http_tailnet_limit_forbidden(ngx_http_request_t *r);
 static char *ngx_http_tailnet_limit_req(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_tailnet_limit_set_zone(ngx_conf_t *cf,
@@ -162,22 +106,31 @@ ngx_module_t  ngx_http_tailnet_limit_module = {
 static ngx_int_t
 ngx_http_tailnet_limit_handler(ngx_http_request_t *r)
 {
-    uint64_t                        delay;
-    ngx_int_t                       rc;
-    ngx_str_t                       key;
-    ngx_uint_t                      n;
-    ngx_tailnet_who_t              *who;
-    ngx_tailnet_rule_t             *rule;
-    ngx_http_tailnet_limit_t       *limits[NGX_HTTP_TAILNET_LIMIT_MAX];
-    ngx_http_tailnet_limit_t       *exceeded;
-    ngx_http_tailnet_limit_conf_t  *lcf;
+    uint64_t                             delay;
+    ngx_int_t                            rc;
+    ngx_str_t                            key;
+    ngx_uint_t                           n;
+    ngx_tailnet_who_t                   *who;
+    ngx_http_tailnet_ctx_t              *ctx;
+    ngx_http_tailnet_limit_t            *limits[NGX_HTTP_TAILNET_LIMIT_MAX];
+    ngx_http_tailnet_limit_t            *exceeded;
+    ngx_http_tailnet_limit_conf_t       *lcf;
+    ngx_http_tailnet_limit_main_conf_t  *lmcf;
 
     lcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_limit_module);
 
-    if (lcf->limits == NULL || r != r->main
-        || ngx_http_tailnet_acl(r, &rule) == NGX_HTTP_FORBIDDEN
-        || ngx_http_tailnet_limit_seen(r))
-    {
+    if (lcf->limits == NULL || r != r->main) {
+        return NGX_DECLINED;
+    }
+
+    /* once per main request, over internal redirects too */
+
+    ctx = ngx_http_tailnet_get_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ctx->limited || ngx_http_tailnet_limit_forbidden(r)) {
         return NGX_DECLINED;
     }
 
@@ -191,7 +144,13 @@ ngx_http_tailnet_limit_handler(ngx_http_request_t *r)
         return NGX_DECLINED;
     }
 
-    rc = ngx_http_tailnet_limit_account(r, limits, n, &key, &delay, &exceeded);
+    ctx->limited = 1;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_tailnet_limit_module);
+
+    rc = ngx_http_tailnet_limit_account(lmcf->zone->data, limits, n, &key,
+                                        &delay, &exceeded,
+                                        r->connection->log);
 
     if (rc == NGX_BUSY) {
         return ngx_http_tailnet_limit_refuse(r, exceeded, &key, delay);
@@ -278,216 +237,18 @@ ngx_http_tailnet_limit_select(ngx_http_tailnet_limit_conf_t *lcf,
 }
 
 
-/* all limits or none: what one refuses, the others don't count */
+/* with "satisfy any" who is refused by tailnet_acl may still come in */
 
-static ngx_int_t
-ngx_http_tailnet_limit_account(ngx_http_request_t *r,
-    ngx_http_tailnet_limit_t **limits, ngx_uint_t n, ngx_str_t *key,
-    uint64_t *delay, ngx_http_tailnet_limit_t **exceeded)
+static ngx_uint_t
+ngx_http_tailnet_limit_forbidden(ngx_http_request_t *r)
 {
-    uint64_t                             now, wait;
-    ngx_int_t                            rc;
-    ngx_uint_t                           i;
-    struct timespec                      ts;
-    ngx_http_tailnet_limit_row_t        *rows[NGX_HTTP_TAILNET_LIMIT_MAX];
-    ngx_http_tailnet_limit_zone_t       *zone;
-    ngx_http_tailnet_limit_main_conf_t  *lmcf;
+    ngx_tailnet_rule_t        *rule;
+    ngx_http_core_loc_conf_t  *clcf;
 
-    lmcf = ngx_http_get_module_main_conf(r, ngx_http_tailnet_limit_module);
-    zone = lmcf->zone->data;
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
-    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
-    now = (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-
-    rc = NGX_OK;
-    *delay = 0;
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    for (i = 0; i < n; i++) {
-
-        rows[i] = ngx_http_tailnet_limit_row(zone, limits[i], key, now);
-
-        if (rows[i] == NULL) {
-            (void) ngx_atomic_fetch_add(&zone->sh->full, 1);
-            *exceeded = limits[i];
-            *delay = 1000000;
-            rc = NGX_BUSY;
-            break;
-        }
-
-        wait = rows[i]->arrival > now ? rows[i]->arrival - now : 0;
-
-        if (wait > limits[i]->tolerance) {
-            *exceeded = limits[i];
-            *delay = wait - limits[i]->tolerance;
-            rc = NGX_BUSY;
-            break;
-        }
-    }
-
-    for (i = 0; rc == NGX_OK && i < n; i++) {
-
-        wait = rows[i]->arrival > now ? rows[i]->arrival - now : 0;
-        rows[i]->arrival = now + wait + limits[i]->interval;
-
-        if (!limits[i]->nodelay && wait > *delay) {
-            *delay = wait;
-        }
-    }
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
-
-    return rc;
-}
-
-
-/* the row, moved to the queue's head; a new one where there is none */
-
-static ngx_http_tailnet_limit_row_t *
-ngx_http_tailnet_limit_row(ngx_http_tailnet_limit_zone_t *zone,
-    ngx_http_tailnet_limit_t *limit, ngx_str_t *key, uint64_t now)
-{
-    size_t                         size;
-    uint32_t                       hash;
-    ngx_int_t                      rc;
-    ngx_uint_t                     i;
-    ngx_rbtree_node_t             *node, *sentinel;
-    ngx_http_tailnet_limit_row_t  *row;
-
-    ngx_crc32_init(hash);
-    ngx_crc32_update(&hash, (u_char *) &limit->id, sizeof(limit->id));
-    ngx_crc32_update(&hash, key->data, key->len);
-    ngx_crc32_final(hash);
-
-    node = zone->sh->rbtree.root;
-    sentinel = zone->sh->rbtree.sentinel;
-
-    while (node != sentinel) {
-
-        if (hash != node->key) {
-            node = (hash < node->key) ? node->left : node->right;
-            continue;
-        }
-
-        row = (ngx_http_tailnet_limit_row_t *) node;
-
-        rc = (row->limit < limit->id) ? 1 : (row->limit > limit->id) ? -1 : 0;
-
-        if (rc == 0) {
-            rc = ngx_memn2cmp(key->data, row->data, key->len,
-                              (size_t) row->len);
-        }
-
-        if (rc == 0) {
-            ngx_queue_remove(&row->queue);
-            ngx_queue_insert_head(&zone->sh->queue, &row->queue);
-            return row;
-        }
-
-        node = (rc < 0) ? node->left : node->right;
-    }
-
-    size = offsetof(ngx_http_tailnet_limit_row_t, data) + key->len;
-
-    /* two idle rows go for each that comes, more only to make room */
-
-    for (i = 0; i < 2; i++) {
-        ngx_http_tailnet_limit_expire(zone, now, 0);
-    }
-
-    row = ngx_slab_alloc_locked(zone->shpool, size);
-
-    for (i = 0; row == NULL && i < NGX_HTTP_TAILNET_LIMIT_EVICT; i++) {
-        ngx_http_tailnet_limit_expire(zone, now, 1);
-        row = ngx_slab_alloc_locked(zone->shpool, size);
-    }
-
-    if (row == NULL) {
-        return NULL;
-    }
-
-    row->node.key = hash;
-    row->arrival = 0;
-    row->limit = limit->id;
-    row->len = (u_short) key->len;
-    ngx_memcpy(row->data, key->data, key->len);
-
-    ngx_rbtree_insert(&zone->sh->rbtree, &row->node);
-    ngx_queue_insert_head(&zone->sh->queue, &row->queue);
-
-    return row;
-}
-
-
-static void
-ngx_http_tailnet_limit_expire(ngx_http_tailnet_limit_zone_t *zone,
-    uint64_t now, ngx_uint_t force)
-{
-    ngx_queue_t                   *q;
-    ngx_http_tailnet_limit_row_t  *row;
-
-    if (ngx_queue_empty(&zone->sh->queue)) {
-        return;
-    }
-
-    q = ngx_queue_last(&zone->sh->queue);
-    row = ngx_queue_data(q, ngx_http_tailnet_limit_row_t, queue);
-
-    if (!force && row->arrival + NGX_HTTP_TAILNET_LIMIT_IDLE > now) {
-        return;
-    }
-
-    if (row->arrival > now) {
-        (void) ngx_atomic_fetch_add(&zone->sh->evicted, 1);
-    }
-
-    ngx_queue_remove(q);
-    ngx_rbtree_delete(&zone->sh->rbtree, &row->node);
-    ngx_slab_free_locked(zone->shpool, row);
-}
-
-
-static void
-ngx_http_tailnet_limit_insert(ngx_rbtree_node_t *temp,
-    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel)
-{
-    ngx_int_t                      rc;
-    ngx_rbtree_node_t            **p;
-    ngx_http_tailnet_limit_row_t  *row, *t;
-
-    row = (ngx_http_tailnet_limit_row_t *) node;
-
-    for ( ;; ) {
-
-        if (node->key != temp->key) {
-            p = (node->key < temp->key) ? &temp->left : &temp->right;
-
-        } else {
-            t = (ngx_http_tailnet_limit_row_t *) temp;
-
-            rc = (t->limit < row->limit) ? 1 : (t->limit > row->limit) ? -1 : 0;
-
-            if (rc == 0) {
-                rc = ngx_memn2cmp(row->data, t->data, (size_t) row->len,
-                                  (size_t) t->len);
-            }
-
-            p = (rc < 0) ? &temp->left : &temp->right;
-        }
-
-        if (*p == sentinel) {
-            break;
-        }
-
-        temp = *p;
-    }
-
-    *p = node;
-    node->parent = temp;
-    node->left = sentinel;
-    node->right = sentinel;
-    ngx_rbt_red(node);
+    return clcf->satisfy == NGX_HTTP_SATISFY_ALL
+           && ngx_http_tailnet_acl(r, &rule) == NGX_HTTP_FORBIDDEN;
 }
 
 
@@ -495,17 +256,39 @@ static ngx_int_t
 ngx_http_tailnet_limit_key(ngx_http_request_t *r, ngx_tailnet_who_t *who,
     ngx_str_t *key)
 {
+    char     addr[TN_ADDR_STRLEN];
+    u_char  *p;
+
     if (who->identity.len) {
         *key = who->identity;
 
-    } else if (who->ip.len) {
-        *key = who->ip;
+    } else if (who->state == NGX_TAILNET_WHO_LOCAL) {
+        *key = r->connection->addr_text;
 
     } else {
-        *key = r->connection->addr_text;
+
+        /*
+         * Unknown peers, by the address of the tailnet: what realip makes of
+         * their headers would give them as many limits as they like.
+         */
+
+        key->len = tn_addr_format(&who->who.addr, addr) + 1
+                   + who->who.node.len;
+
+        p = ngx_pnalloc(r->pool, key->len);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        key->data = p;
+
+        p = ngx_cpymem(p, addr, key->len - 1 - who->who.node.len);
+        *p++ = '/';
+        (void) ngx_cpymem(p, who->who.node.p, who->who.node.len);
     }
 
     /* a row's length field */
+
     return key->len && key->len < 65536 ? NGX_OK : NGX_ERROR;
 }
 
@@ -540,75 +323,6 @@ ngx_http_tailnet_limit_refuse(ngx_http_request_t *r,
                    - h->value.data;
 
     return NGX_HTTP_TOO_MANY_REQUESTS;
-}
-
-
-/* once per main request, over internal redirects too */
-
-static ngx_uint_t
-ngx_http_tailnet_limit_seen(ngx_http_request_t *r)
-{
-    ngx_pool_cleanup_t  *cln;
-
-    for (cln = r->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_http_tailnet_limit_cleanup) {
-            return 1;
-        }
-    }
-
-    cln = ngx_pool_cleanup_add(r->pool, 0);
-    if (cln) {
-        cln->handler = ngx_http_tailnet_limit_cleanup;
-    }
-
-    return 0;
-}
-
-
-/* marks the request in its pool's list; there is nothing to clean */
-
-static void
-ngx_http_tailnet_limit_cleanup(void *data)
-{
-}
-
-
-static ngx_int_t
-ngx_http_tailnet_limit_init_zone(ngx_shm_zone_t *shm_zone, void *data)
-{
-    ngx_http_tailnet_limit_zone_t *ozone = data;
-
-    ngx_http_tailnet_limit_zone_t  *zone;
-
-    zone = shm_zone->data;
-
-    if (ozone) {
-        zone->sh = ozone->sh;
-        zone->shpool = ozone->shpool;
-        return NGX_OK;
-    }
-
-    zone->shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
-
-    if (shm_zone->shm.exists) {
-        zone->sh = zone->shpool->data;
-        return NGX_OK;
-    }
-
-    zone->sh = ngx_slab_calloc(zone->shpool,
-                               sizeof(ngx_http_tailnet_limit_sh_t));
-    if (zone->sh == NULL) {
-        return NGX_ERROR;
-    }
-
-    zone->shpool->data = zone->sh;
-    zone->shpool->log_nomem = 0;
-
-    ngx_rbtree_init(&zone->sh->rbtree, &zone->sh->sentinel,
-                    ngx_http_tailnet_limit_insert);
-    ngx_queue_init(&zone->sh->queue);
-
-    return NGX_OK;
 }
 
 
@@ -738,6 +452,7 @@ ngx_http_tailnet_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     limit->interval = (uint64_t) scale * 1000000 / rate;
     limit->tolerance = (uint64_t) burst * limit->interval;
     limit->id = ngx_http_tailnet_limit_id(cf, lmcf);
+    ngx_tailnet_place(cf, &limit->place);
 
     for (len = 0, i = 1; i < cf->args->nelts; i++) {
         len += value[i].len + 1;
@@ -907,8 +622,39 @@ ngx_http_tailnet_limit_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_tailnet_limit_conf_t *prev = parent;
     ngx_http_tailnet_limit_conf_t *conf = child;
 
+    uint64_t                      nodes;
+    ngx_uint_t                    i;
+    ngx_http_tailnet_limit_t     *limit;
+    ngx_http_tailnet_srv_conf_t  *tscf;
+
     if (conf->limits == NULL) {
         conf->limits = prev->limits;
+    }
+
+    tscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_tailnet_module);
+    nodes = tscf->nodes;
+
+    if (conf->limits == NULL || (nodes & (nodes - 1)) == 0) {
+        return NGX_CONF_OK;
+    }
+
+    limit = conf->limits->elts;
+
+    for (i = 0; i < conf->limits->nelts; i++) {
+
+        if (!limit[i].selective
+            || limit[i].selector.node.len
+            || limit[i].selector.kind == TN_SEL_LOCAL)
+        {
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"tailnet_limit_req %V\" must say of which node's "
+                      "tailnet, as for=NODE/SELECTOR: its server listens on "
+                      "several nodes in %V:%ui", &limit[i].text,
+                      &limit[i].place.file, limit[i].place.line);
+        return NGX_CONF_ERROR;
     }
 
     return NGX_CONF_OK;

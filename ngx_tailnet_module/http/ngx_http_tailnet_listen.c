@@ -8,6 +8,7 @@ static char *ngx_http_tailnet_listen_option(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_listen_opt_t *opt);
 static char *ngx_http_tailnet_listen_protocol(ngx_conf_t *cf,
     ngx_str_t *value, ngx_http_listen_opt_t *opt);
+static char *ngx_http_tailnet_listen_refuse(ngx_conf_t *cf, ngx_str_t *value);
 static ngx_int_t ngx_http_tailnet_listen_number(ngx_conf_t *cf,
     ngx_str_t *value, size_t skip, ngx_uint_t size, int *n);
 static char *ngx_http_tailnet_listen_keepalive(ngx_conf_t *cf,
@@ -269,10 +270,7 @@ ngx_http_tailnet_listen_protocol(ngx_conf_t *cf, ngx_str_t *value,
 #endif
     }
 
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid parameter \"%V\"", value);
-
-    return NGX_CONF_ERROR;
+    return ngx_http_tailnet_listen_refuse(cf, value);
 
 #if !(NGX_HTTP_SSL && NGX_HTTP_V2 && NGX_HTTP_V3 && nginx_version >= 1025000)
 
@@ -284,6 +282,48 @@ missing:
     return NGX_CONF_ERROR;
 
 #endif
+}
+
+
+/* parameters of "listen" that have no sense here are told from mistakes */
+
+static char *
+ngx_http_tailnet_listen_refuse(ngx_conf_t *cf, ngx_str_t *value)
+{
+    ngx_uint_t  i;
+
+    static struct {
+        ngx_str_t    name;
+        const char  *why;
+    } refused[] = {
+        { ngx_string("ipv6only="),
+          "it listens on all addresses of the node, IPv4 and IPv6" },
+        { ngx_string("bind"), "it always has a socket of its own" },
+        { ngx_string("setfib="), "the node has a network of its own" },
+        { ngx_string("fastopen="),
+          "it is not supported over a mesh" },
+        { ngx_string("accept_filter="), "it is for FreeBSD and NetBSD" },
+        { ngx_string("multipath"), "a mesh is one path" },
+        { ngx_null_string, NULL }
+    };
+
+    for (i = 0; refused[i].why; i++) {
+
+        if (ngx_strncmp(value->data, refused[i].name.data,
+                        refused[i].name.len)
+            == 0)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" is not for \"tailnet_listen\": %s",
+                               value, refused[i].why);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\"", value);
+
+    return NGX_CONF_ERROR;
 }
 
 

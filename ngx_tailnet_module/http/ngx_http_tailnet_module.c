@@ -6,6 +6,10 @@ static void *ngx_http_tailnet_create_srv_conf(ngx_conf_t *cf);
 static void *ngx_http_tailnet_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_tailnet_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static void ngx_http_tailnet_check_return(ngx_conf_t *cf,
+    ngx_http_tailnet_loc_conf_t *conf, ngx_uint_t own);
+static ngx_http_script_return_code_t *ngx_http_tailnet_find_return(
+    ngx_conf_t *cf);
 static ngx_int_t ngx_http_tailnet_init(ngx_conf_t *cf);
 static void ngx_http_tailnet_cleanup(void *data);
 
@@ -154,15 +158,106 @@ ngx_http_tailnet_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_tailnet_loc_conf_t *prev = parent;
     ngx_http_tailnet_loc_conf_t *conf = child;
 
+    ngx_uint_t                    own;
     ngx_http_tailnet_srv_conf_t  *tscf;
+
+    own = (conf->rules != NULL);
 
     if (conf->rules == NULL) {
         conf->rules = prev->rules;
     }
 
+    ngx_http_tailnet_check_return(cf, conf, own);
+
     tscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_tailnet_module);
 
     return ngx_tailnet_rules_check(cf, conf->rules, tscf->nodes);
+}
+
+
+/*
+ * "return" answers in the rewrite phase, before any access rule.  Who writes
+ * both into one place believes something else; where the rules are those of a
+ * level above, redirects and refusals are as they should be, contents are not.
+ */
+
+static void
+ngx_http_tailnet_check_return(ngx_conf_t *cf,
+    ngx_http_tailnet_loc_conf_t *conf, ngx_uint_t own)
+{
+    ngx_str_t                      *name;
+    ngx_tailnet_rule_t             *rule;
+    ngx_http_core_loc_conf_t       *clcf;
+    ngx_http_core_srv_conf_t       *cscf;
+    ngx_http_script_return_code_t  *code;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (conf->rules == NULL || clcf->noname) {
+        return;
+    }
+
+    code = ngx_http_tailnet_find_return(cf);
+
+    if (code == NULL || !(own || code->status / 100 == 2)) {
+        return;
+    }
+
+    cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+    name = clcf->name.len ? &clcf->name : &cscf->server_name;
+    rule = conf->rules->elts;
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "\"return\" in %s \"%V\" answers before access rules are "
+                  "looked at: \"tailnet_acl %V\" does not protect it in "
+                  "%V:%ui",
+                  clcf->name.len ? "location" : "server", name, &rule->text,
+                  &rule->place.file, rule->place.line);
+}
+
+
+/*
+ * The code that runs first, if it is that of "return".  The configuration of
+ * the rewrite module is its own business, but begins with its codes in all
+ * versions of nginx.
+ */
+
+static ngx_http_script_return_code_t *
+ngx_http_tailnet_find_return(ngx_conf_t *cf)
+{
+    ngx_uint_t                      i;
+    ngx_array_t                    *codes;
+    ngx_module_t                   *rewrite;
+    ngx_http_conf_ctx_t            *ctx;
+    ngx_http_script_return_code_t  *code;
+
+    rewrite = NULL;
+
+    for (i = 0; cf->cycle->modules[i]; i++) {
+        if (ngx_strcmp(cf->cycle->modules[i]->name, "ngx_http_rewrite_module")
+            == 0)
+        {
+            rewrite = cf->cycle->modules[i];
+            break;
+        }
+    }
+
+    if (rewrite == NULL) {
+        return NULL;
+    }
+
+    ctx = cf->ctx;
+    codes = *(ngx_array_t **) ctx->loc_conf[rewrite->ctx_index];
+
+    if (codes == NULL
+        || codes->nelts < sizeof(ngx_http_script_return_code_t))
+    {
+        return NULL;
+    }
+
+    code = codes->elts;
+
+    return (code->code == ngx_http_script_return_code) ? code : NULL;
 }
 
 

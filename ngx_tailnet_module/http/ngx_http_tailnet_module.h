@@ -28,6 +28,7 @@ typedef struct {
     ngx_array_t             *rules;     /* that let the request through */
     ngx_str_t                acl;       /* what decided */
     ngx_tailnet_verdict_t    verdict;
+    unsigned                 limited:1; /* counted by tailnet_limit_req */
 } ngx_http_tailnet_ctx_t;
 
 

@@ -273,15 +273,20 @@ ngx_http_tailnet_upstream_get_peer(ngx_peer_connection_t *pc, void *data)
 
     rc = p->get(pc, p->data);
 
-    if (rc != NGX_OK) {
-        /* NGX_DONE: a connection that keepalive has kept */
+    if (rc != NGX_OK && rc != NGX_DONE) {
         return rc;
     }
 
     mark = ngx_http_tailnet_upstream_mark(pc->sockaddr);
 
     if (mark == 0) {
-        return NGX_OK;
+        return rc;
+    }
+
+    if (rc == NGX_DONE) {
+        /* a connection that keepalive has kept */
+        ngx_tailnet_connect_watch(pc, mark - 1, &p->wait);
+        return NGX_DONE;
     }
 
     return ngx_tailnet_connect(pc, mark - 1, &p->wait);
@@ -1192,8 +1197,8 @@ ngx_http_tailnet_server_name(ngx_conf_t *cf, ngx_http_tailnet_server_t *ts,
         /* void */
     }
 
-    port = (colon > value->data) ? ngx_atoi(colon + 1, last - colon - 1)
-                                 : NGX_ERROR;
+    port = (*colon == ':') ? ngx_atoi(colon + 1, last - colon - 1)
+                           : NGX_ERROR;
 
     if (port < 1 || port > 65535) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,

@@ -76,6 +76,8 @@ typedef struct {
     ngx_socket_t                 ctl;
     ngx_socket_t                 hello;     /* hello-only, for the workers */
     ngx_socket_t                 bequest;   /* what a next holder may adopt */
+    ngx_socket_t                *anchors;   /* of blocks without listeners, to
+                                               find them again; or -1 */
     uint64_t                     cycle_id;
     uint32_t                     seq;
     u_char                       why[TN_ERR_MAX + 256];
@@ -227,19 +229,28 @@ void ngx_tailnet_worker_cancel(ngx_tailnet_ask_t *ask);
  * ngx_tailnet_connect() is for a peer.get handler and returns what such a
  * handler may: NGX_AGAIN, NGX_DONE, NGX_DECLINED or NGX_ERROR, never NGX_OK.
  * The peer.free handler calls ngx_tailnet_connect_cancel().
+ *
+ * ngx_tailnet_connect_watch(): for a kept connection that is used again.
+ * Connections in use end when no node has their address any more.
  */
 
 typedef struct {
-    ngx_queue_t                  queue;
+    ngx_queue_t                  queue;     /* of a pool */
+    ngx_queue_t                  live;      /* of the worker */
     ngx_peer_connection_t       *pc;
     ngx_connection_t            *connection;
+    ngx_uint_t                   node;
     unsigned                     waiting:1;
+    unsigned                     watched:1;
 } ngx_tailnet_wait_t;
 
 ngx_int_t ngx_tailnet_connect_init(ngx_cycle_t *cycle, ngx_uint_t nodes);
 ngx_int_t ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
     ngx_tailnet_wait_t *w);
+void ngx_tailnet_connect_watch(ngx_peer_connection_t *pc, ngx_uint_t node,
+    ngx_tailnet_wait_t *w);
 void ngx_tailnet_connect_cancel(ngx_tailnet_wait_t *w);
+void ngx_tailnet_connect_recheck(void);
 void ngx_tailnet_connect_up(void);
 void ngx_tailnet_connect_lost(void);
 

@@ -7,6 +7,10 @@
  * do, the connection gets the descriptor of an idle socket and waits; the new
  * one takes its number when it comes, and the caller's connect timeout runs
  * meanwhile.
+ *
+ * Nothing answers for an address that has left the netmap, not even with a
+ * refusal.  So connections in use are looked through when a snapshot comes,
+ * and those to nowhere are ended; the caller goes on as with any lost one.
  */
 
 
@@ -35,17 +39,21 @@ static void ngx_tailnet_connect_fill_handler(void *data,
     ngx_tailnet_msg_t *m);
 static void ngx_tailnet_connect_serve(ngx_tailnet_pool_t *p);
 static void ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p);
+static ngx_uint_t ngx_tailnet_connect_known(struct sockaddr *sockaddr,
+    ngx_uint_t node);
 static ngx_connection_t *ngx_tailnet_connect_connection(
     ngx_peer_connection_t *pc, ngx_socket_t s, int type);
 static ngx_int_t ngx_tailnet_connect_start(ngx_peer_connection_t *pc,
     ngx_connection_t *c);
 static ngx_int_t ngx_tailnet_connect_options(ngx_peer_connection_t *pc,
     ngx_socket_t s);
+static void ngx_tailnet_connect_end(ngx_connection_t *c);
 static void ngx_tailnet_connect_broken(ngx_connection_t *c);
 
 
 static ngx_tailnet_pool_t  *ngx_tailnet_pools;
 static ngx_uint_t           ngx_tailnet_npools;
+static ngx_queue_t          ngx_tailnet_live;       /* ngx_tailnet_wait_t */
 static ngx_socket_t         ngx_tailnet_idle;   /* never connected */
 
 
@@ -78,6 +86,8 @@ ngx_tailnet_connect_init(ngx_cycle_t *cycle, ngx_uint_t nodes)
                       ngx_socket_n " failed");
         return NGX_ERROR;
     }
+
+    ngx_queue_init(&ngx_tailnet_live);
 
     ngx_tailnet_pools = p;
     ngx_tailnet_npools = n;
@@ -181,7 +191,8 @@ ngx_tailnet_connect_serve(ngx_tailnet_pool_t *p)
     while (p->n && !ngx_queue_empty(&p->waiting)) {
         q = ngx_queue_head(&p->waiting);
         w = ngx_queue_data(q, ngx_tailnet_wait_t, queue);
-        ngx_tailnet_connect_cancel(w);
+        w->waiting = 0;
+        ngx_queue_remove(q);
 
         c = w->connection;
         s = p->fds[--p->n];
@@ -222,7 +233,8 @@ ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p)
     while (!ngx_queue_empty(&p->waiting)) {
         q = ngx_queue_head(&p->waiting);
         w = ngx_queue_data(q, ngx_tailnet_wait_t, queue);
-        ngx_tailnet_connect_cancel(w);
+        w->waiting = 0;
+        ngx_queue_remove(q);
 
         c = w->connection;
 
@@ -239,7 +251,7 @@ ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p)
  * The caller waits for a connect() and asks SO_ERROR how it went, before it
  * has sent anything; so the descriptor becomes a socket with an error.  An end
  * of a pair has one, ECONNRESET, when the other end is closed with something
- * unread.  Should that not be had, the error is that it is not a socket.
+ * unread.  Should that not be had, the caller's first send() fails.
  */
 
 static void
@@ -308,7 +320,13 @@ ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
     ngx_tailnet_pool_t  *p;
 
     type = pc->type ? pc->type : SOCK_STREAM;
-    w->waiting = 0;
+
+    if (!ngx_tailnet_connect_known(pc->sockaddr, node)) {
+        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                      "tailnet: %V is the address of no node any more",
+                      pc->name);
+        return NGX_DECLINED;
+    }
 
     p = ngx_tailnet_connect_pool(node, pc->sockaddr->sa_family, type);
 
@@ -342,12 +360,12 @@ ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
         return NGX_ERROR;
     }
 
+    ngx_tailnet_connect_watch(pc, node, w);
+
     if (w->waiting) {
         ngx_log_debug1(NGX_LOG_DEBUG_EVENT, pc->log, 0,
                        "tailnet: waiting for a socket to %V", pc->name);
 
-        w->pc = pc;
-        w->connection = c;
         ngx_queue_insert_tail(&p->waiting, &w->queue);
 
         ngx_tailnet_connect_fill(p);
@@ -360,6 +378,7 @@ ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
     rc = ngx_tailnet_connect_start(pc, c);
 
     if (rc == NGX_ERROR || rc == NGX_DECLINED) {
+        ngx_tailnet_connect_cancel(w);
         ngx_close_connection(c);
         pc->connection = NULL;
     }
@@ -369,11 +388,98 @@ ngx_tailnet_connect(ngx_peer_connection_t *pc, ngx_uint_t node,
 
 
 void
+ngx_tailnet_connect_watch(ngx_peer_connection_t *pc, ngx_uint_t node,
+    ngx_tailnet_wait_t *w)
+{
+    w->pc = pc;
+    w->connection = pc->connection;
+    w->node = node;
+    w->watched = 1;
+
+    ngx_queue_insert_tail(&ngx_tailnet_live, &w->live);
+}
+
+
+void
 ngx_tailnet_connect_cancel(ngx_tailnet_wait_t *w)
 {
     if (w->waiting) {
         w->waiting = 0;
         ngx_queue_remove(&w->queue);
+    }
+
+    if (w->watched) {
+        w->watched = 0;
+        ngx_queue_remove(&w->live);
+    }
+}
+
+
+void
+ngx_tailnet_connect_recheck(void)
+{
+    ngx_queue_t         *q, *next;
+    ngx_tailnet_wait_t  *w;
+
+    if (ngx_tailnet_npools == 0) {
+        return;
+    }
+
+    for (q = ngx_queue_head(&ngx_tailnet_live);
+         q != ngx_queue_sentinel(&ngx_tailnet_live);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        w = ngx_queue_data(q, ngx_tailnet_wait_t, live);
+
+        if (ngx_tailnet_connect_known(w->pc->sockaddr, w->node)) {
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_ERR, w->connection->log, 0,
+                      "tailnet: closed the connection to %V, which is the "
+                      "address of no node any more", w->pc->name);
+
+        ngx_tailnet_connect_cancel(w);
+        ngx_tailnet_connect_end(w->connection);
+    }
+}
+
+
+/* a node of the snapshot; what a key that has expired means, too */
+
+static ngx_uint_t
+ngx_tailnet_connect_known(struct sockaddr *sockaddr, ngx_uint_t node)
+{
+    struct tn_addr   addr;
+    struct tn_peer   peer;
+    struct tn_snap  *snap;
+
+    snap = ngx_tailnet_worker_snap(node);
+
+    return snap
+           && tn_addr_from_sockaddr(sockaddr, &addr, NULL) == 0
+           && tn_snap_whois(snap, &addr, &peer, NULL) == 0
+           && !(peer.flags & TN_PEER_EXPIRED);
+}
+
+
+/* one that is not connected yet has nothing that shutdown() could end */
+
+static void
+ngx_tailnet_connect_end(ngx_connection_t *c)
+{
+    socklen_t       len;
+    ngx_sockaddr_t  sa;
+
+    len = sizeof(ngx_sockaddr_t);
+
+    if (getpeername(c->fd, &sa.sockaddr, &len) == -1) {
+        ngx_tailnet_connect_broken(c);
+
+    } else if (shutdown(c->fd, SHUT_RDWR) == -1) {
+        ngx_log_error(NGX_LOG_INFO, c->log, ngx_socket_errno,
+                      "tailnet: shutdown() failed");
     }
 }
 

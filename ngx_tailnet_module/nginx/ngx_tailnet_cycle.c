@@ -23,6 +23,10 @@ static void ngx_tailnet_cycle_adopt(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf, ngx_tailnet_conf_t *old);
 static ngx_int_t ngx_tailnet_cycle_table(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf);
+static ngx_socket_t ngx_tailnet_cycle_socket(ngx_tailnet_conf_t *tcf,
+    const char *name);
+static void ngx_tailnet_cycle_anchor(ngx_cycle_t *cycle,
+    ngx_tailnet_conf_t *tcf);
 static void ngx_tailnet_cycle_bequest(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf);
 static ngx_int_t ngx_tailnet_cycle_inherit(ngx_tailnet_conf_t *tcf);
@@ -40,10 +44,13 @@ ngx_tailnet_cycle_path(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
     u_char              *p;
     size_t               len;
     ngx_str_t           *pid;
+    ngx_uint_t           named;
     ngx_core_conf_t     *ccf;
     struct sockaddr_un  *un;
 
-    if (tcf->path.len == 0) {
+    named = (tcf->path.len != 0);
+
+    if (!named) {
         ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx,
                                                ngx_core_module);
         pid = &ccf->pid;
@@ -66,6 +73,16 @@ ngx_tailnet_cycle_path(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
     }
 
     if (tcf->path.len >= sizeof(un->sun_path)) {
+
+        if (named) {
+            ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
+                          "the name of the socket \"%V\" is longer than %uz "
+                          "bytes in %V:%ui", &tcf->path,
+                          sizeof(un->sun_path) - 1, &tcf->place.file,
+                          tcf->place.line);
+            return NGX_ERROR;
+        }
+
         ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
                       "the name of the socket \"%V\" is longer than %uz "
                       "bytes, choose another with \"tailnet_engine "
@@ -184,42 +201,27 @@ ngx_tailnet_cycle_adopt(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
     ngx_tailnet_conf_t *old)
 {
     int                       fds[2];
-    ngx_str_t                *name;
-    ngx_uint_t                i, k, nfds;
+    ngx_uint_t                i, nfds;
     struct tn_node           *table;
     ngx_tailnet_msg_t         m;
-    ngx_tailnet_node_t       *nodes;
-    ngx_tailnet_listen_t     *l;
     struct tn_admin_adopt     adopt;
 
     table = tcf->table.elts;
-    nodes = old->nodes.elts;
-    l = old->listens.elts;
 
     fds[1] = old->bequest;
     nfds = (old->bequest == (ngx_socket_t) -1) ? 1 : 2;
 
     for (i = 0; i < tcf->table.nelts; i++) {
 
-        for (k = 0; k < old->listens.nelts; k++) {
-            name = &nodes[l[k].node].name;
+        fds[0] = ngx_tailnet_cycle_socket(old, table[i].name);
 
-            if (ngx_strlen(table[i].name) == name->len
-                && ngx_strncmp(table[i].name, name->data, name->len) == 0)
-            {
-                break;
-            }
-        }
-
-        if (k == old->listens.nelts) {
+        if (fds[0] == (ngx_socket_t) -1) {
             continue;
         }
 
         ngx_memzero(&adopt, sizeof(struct tn_admin_adopt));
         adopt.h.type = TN_ADMIN_ADOPT;
         ngx_memcpy(adopt.node, table[i].name, sizeof(adopt.node));
-
-        fds[0] = l[k].fd;
 
         if (ngx_tailnet_admin_call(tcf, &tcf->ctl, &adopt, sizeof(adopt),
                                    fds, nfds, TN_ADMIN_OK, &m)
@@ -237,6 +239,43 @@ ngx_tailnet_cycle_adopt(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
 
         nfds = 1;
     }
+}
+
+
+/* any socket of the node's namespace, or -1 */
+
+static ngx_socket_t
+ngx_tailnet_cycle_socket(ngx_tailnet_conf_t *tcf, const char *name)
+{
+    ngx_uint_t             i;
+    struct tn_node        *table;
+    ngx_tailnet_node_t    *nodes;
+    ngx_tailnet_listen_t  *l;
+
+    nodes = tcf->nodes.elts;
+    l = tcf->listens.elts;
+
+    for (i = 0; i < tcf->listens.nelts; i++) {
+        if (ngx_strlen(name) == nodes[l[i].node].name.len
+            && ngx_strncmp(name, nodes[l[i].node].name.data,
+                           nodes[l[i].node].name.len)
+               == 0)
+        {
+            return l[i].fd;
+        }
+    }
+
+    if (tcf->anchors) {
+        table = tcf->table.elts;
+
+        for (i = 0; i < tcf->table.nelts; i++) {
+            if (ngx_strcmp(table[i].name, name) == 0) {
+                return tcf->anchors[i];
+            }
+        }
+    }
+
+    return (ngx_socket_t) -1;
 }
 
 
@@ -355,6 +394,7 @@ ngx_tailnet_cycle_commit(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
         ngx_tailnet_admin_discard(&m);
     }
 
+    ngx_tailnet_cycle_anchor(cycle, tcf);
     ngx_tailnet_cycle_bequest(cycle, tcf);
 
     if (ngx_tailnet_cycle_inherit(tcf) != NGX_OK) {
@@ -362,6 +402,64 @@ ngx_tailnet_cycle_commit(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
         ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
                       "tailnet: workers will know no peer until the next "
                       "reload: %s", tcf->why);
+    }
+}
+
+
+/*
+ * Listening sockets lead to the namespace of their node when tailnetd has
+ * died.  A node without any gets a socket that does nothing else.
+ */
+
+static void
+ngx_tailnet_cycle_anchor(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
+{
+    ngx_uint_t                i;
+    struct tn_node           *table;
+    ngx_tailnet_msg_t         m;
+    struct tn_admin_sockets   ask;
+
+    tcf->anchors = ngx_palloc(cycle->pool,
+                              (tcf->table.nelts + 1) * sizeof(ngx_socket_t));
+    if (tcf->anchors == NULL) {
+        return;
+    }
+
+    ngx_memset(tcf->anchors, 0xff, tcf->table.nelts * sizeof(ngx_socket_t));
+
+    table = tcf->table.elts;
+
+    for (i = 0; i < tcf->table.nelts; i++) {
+
+        if (ngx_tailnet_cycle_socket(tcf, table[i].name)
+            != (ngx_socket_t) -1)
+        {
+            continue;
+        }
+
+        ngx_memzero(&ask, sizeof(struct tn_admin_sockets));
+        ask.h.type = TN_ADMIN_SOCKETS;
+        ngx_memcpy(ask.node, table[i].name, sizeof(ask.node));
+        ask.family = 4;
+        ask.type = 1;
+        ask.count = 1;
+
+        if (ngx_tailnet_admin_call(tcf, &tcf->ctl, &ask, sizeof(ask), NULL, 0,
+                                   TN_ADMIN_FDS, &m)
+            != NGX_OK)
+        {
+            ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                          "tailnet: after a crash of tailnetd node \"%s\" "
+                          "will start anew: %s", table[i].name, tcf->why);
+            continue;
+        }
+
+        if (m.nfds == 1) {
+            tcf->anchors[i] = m.fds[0];
+            m.fds[0] = -1;
+        }
+
+        ngx_tailnet_admin_discard(&m);
     }
 }
 
@@ -444,8 +542,16 @@ ngx_tailnet_cycle_inherit(ngx_tailnet_conf_t *tcf)
 void
 ngx_tailnet_cycle_leave(ngx_tailnet_conf_t *tcf, ngx_uint_t hello)
 {
+    ngx_uint_t  i;
+
     ngx_tailnet_cycle_close(&tcf->ctl);
     ngx_tailnet_cycle_close(&tcf->bequest);
+
+    if (tcf->anchors) {
+        for (i = 0; i < tcf->table.nelts; i++) {
+            ngx_tailnet_cycle_close(&tcf->anchors[i]);
+        }
+    }
 
     if (hello) {
         ngx_tailnet_cycle_close(&tcf->hello);
@@ -512,7 +618,7 @@ ngx_tailnet_cycle_dial(ngx_tailnet_conf_t *tcf)
 
     ngx_tailnet_why(tcf, "cannot connect to tailnetd at \"%V\" (%d: %s)%s",
                     &tcf->path, err, strerror(err),
-                    tcf->table.nelts ? "" : ", is the service running?");
+                    tcf->table.nelts ? "" : ", its service does not run");
 
     if (s != (ngx_socket_t) -1) {
         (void) close(s);

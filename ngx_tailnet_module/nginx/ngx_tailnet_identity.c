@@ -196,6 +196,9 @@ ngx_tailnet_identity_look(ngx_connection_t *c, ngx_tailnet_look_t *look)
     if (l) {
         look->state = NGX_TAILNET_WHO_UNKNOWN;
         look->node = l->node;
+        look->who.node.p =
+                     (char *) ngx_tailnet_identity_nodes[l->node].name.data;
+        look->who.node.len = ngx_tailnet_identity_nodes[l->node].name.len;
         return;
     }
 

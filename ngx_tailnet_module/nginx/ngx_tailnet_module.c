@@ -29,6 +29,7 @@ typedef struct {
     const char           *name;
     size_t                offset;
     ngx_uint_t            secret;
+    ngx_uint_t            unique;    /* no two nodes may share it */
 } ngx_tailnet_file_t;
 
 
@@ -40,6 +41,8 @@ static char *ngx_tailnet_node_option(ngx_conf_t *cf, ngx_command_t *dummy,
     void *conf);
 static char *ngx_tailnet_node_file(ngx_conf_t *cf, ngx_tailnet_file_t *file,
     const char *path);
+static char *ngx_tailnet_node_unique(ngx_conf_t *cf, ngx_tailnet_file_t *file,
+    const char *path, ngx_file_info_t *fi);
 static char *ngx_tailnet_engine(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_tailnet_check(ngx_cycle_t *cycle,
@@ -98,10 +101,10 @@ ngx_module_t  ngx_tailnet_module = {
 
 
 static ngx_tailnet_file_t  ngx_tailnet_files[] = {
-    { "netmap", offsetof(struct tn_node, netmap), 0 },
-    { "private_key", offsetof(struct tn_node, private_key), 1 },
-    { "preshared_keys", offsetof(struct tn_node, preshared_keys), 1 },
-    { NULL, 0, 0 }
+    { "netmap", offsetof(struct tn_node, netmap), 0, 0 },
+    { "private_key", offsetof(struct tn_node, private_key), 1, 1 },
+    { "preshared_keys", offsetof(struct tn_node, preshared_keys), 1, 0 },
+    { NULL, 0, 0, 0 }
 };
 
 
@@ -493,7 +496,9 @@ ngx_tailnet_node_file(ngx_conf_t *cf, ngx_tailnet_file_t *file,
 {
     ngx_file_info_t  fi;
 
-    if (ngx_file_info(path, &fi) == NGX_FILE_ERROR) {
+    if (ngx_file_info(path, &fi) == NGX_FILE_ERROR
+        || access(path, R_OK) == -1)
+    {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
                            "%s: cannot use the file \"%s\"",
                            file->name, path);
@@ -514,10 +519,53 @@ ngx_tailnet_node_file(ngx_conf_t *cf, ngx_tailnet_file_t *file,
         return NGX_CONF_ERROR;
     }
 
+    if (file->unique
+        && ngx_tailnet_node_unique(cf, file, path, &fi) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
     if (file->secret && (fi.st_mode & (S_IRGRP|S_IROTH))) {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "%s: \"%s\" can be read by group or others",
                            file->name, path);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* by whatever name; the node that is being read is the last of the table */
+
+static char *
+ngx_tailnet_node_unique(ngx_conf_t *cf, ngx_tailnet_file_t *file,
+    const char *path, ngx_file_info_t *fi)
+{
+    const char          *other;
+    ngx_uint_t           i;
+    struct tn_node      *table;
+    ngx_file_info_t      ofi;
+    ngx_tailnet_conf_t  *tcf;
+
+    tcf = ngx_tailnet_get_conf(cf->cycle);
+    table = tcf->table.elts;
+
+    for (i = 0; i + 1 < tcf->table.nelts; i++) {
+
+        other = (char *) &table[i] + file->offset;
+
+        if (other[0] == '\0'
+            || ngx_file_info(other, &ofi) == NGX_FILE_ERROR
+            || ofi.st_dev != fi->st_dev || ofi.st_ino != fi->st_ino)
+        {
+            continue;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%s: \"%s\" is the %s of tailnet_node \"%s\" "
+                           "already, each node needs its own",
+                           file->name, path, file->name, table[i].name);
+        return NGX_CONF_ERROR;
     }
 
     return NGX_CONF_OK;
@@ -619,10 +667,14 @@ ngx_tailnet_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             return NGX_CONF_ERROR;
         }
 
-        if (access((char *) tcf->binary.data, X_OK) == -1) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                               "cannot run \"%V\"", &tcf->binary);
-            return NGX_CONF_ERROR;
+        /* nginx starts nevertheless and says so itself */
+
+        if (ngx_test_config
+            && access((char *) tcf->binary.data, X_OK) == -1)
+        {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, ngx_errno,
+                               "cannot run \"%V\", nginx would start "
+                               "without its mesh listeners", &tcf->binary);
         }
     }
 
@@ -763,6 +815,15 @@ ngx_tailnet_check_mention(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
                           "in %V:%ui",
                           m->what, tcf->table.nelts, &m->place.file,
                           m->place.line);
+            return NGX_ERROR;
+        }
+
+        if (tcf->path.len) {
+            ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
+                          "\"%s\" must name its node, nodes that are not "
+                          "defined here are those of the tailnetd at \"%V\" "
+                          "in %V:%ui",
+                          m->what, &tcf->path, &m->place.file, m->place.line);
             return NGX_ERROR;
         }
 

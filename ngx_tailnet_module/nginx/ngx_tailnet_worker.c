@@ -536,6 +536,7 @@ ngx_tailnet_worker_snapshot(ngx_tailnet_msg_t *m)
 
     ngx_tailnet_worker_arm(node);
     ngx_tailnet_identity_recheck();
+    ngx_tailnet_connect_recheck();
 }
 
 
@@ -659,16 +660,21 @@ ngx_tailnet_worker_expiry_handler(ngx_event_t *ev)
 static void
 ngx_tailnet_worker_lost(const char *why)
 {
-    ngx_uint_t          level;
-    ngx_queue_t        *q;
-    ngx_tailnet_ask_t  *ask;
+    ngx_uint_t           level;
+    ngx_queue_t         *q;
+    ngx_tailnet_ask_t   *ask;
+    ngx_tailnet_conf_t  *tcf;
+
+    tcf = ngx_tailnet_get_conf(ngx_cycle);
 
     level = ngx_tailnet_worker_quiet ? NGX_LOG_INFO : NGX_LOG_ERR;
     ngx_tailnet_worker_quiet = 1;
 
     ngx_log_error(level, ngx_cycle->log, 0,
                   "tailnet: lost the channel to tailnetd: %s; what is known "
-                  "stays in use, a reload starts tailnetd if it died", why);
+                  "stays in use, %s", why,
+                  tcf->table.nelts ? "a reload starts tailnetd if it died"
+                                   : "reload nginx when the service is back");
 
     ngx_tailnet_worker_close();
 
