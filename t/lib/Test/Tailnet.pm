@@ -51,6 +51,7 @@ my %binaries = (
     wgpeer => 'tests/wgpeer',
     impair => 'tests/impair',
     reqloop => 'tests/reqloop',
+    fake_tailnetd => 'tests/fake_tailnetd',
 );
 my $current;
 

@@ -21,6 +21,10 @@ sub new ($class, %o) {
     }, $class;
     my $stdin;
 
+    # Emptied here, so that nobody reads what one of the same name said before.
+    for my $file ($self->{out}, $self->{err}) {
+        open my $fh, '>', $file or die "$file: $!";
+    }
     if (defined $o{stdin}) {
         open $stdin, '<', $o{stdin} or die "$o{stdin}: $!";
     } else {
@@ -39,8 +43,8 @@ sub become ($o, $stdin, $self) {
     $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE);
     @ENV{keys $o->{env}->%*} = values $o->{env}->%* if $o->{env};
     open STDIN, '<&', $stdin or return;
-    open STDOUT, '>', $self->{out} or return;
-    open STDERR, '>', $self->{err} or return;
+    open STDOUT, '>>', $self->{out} or return;
+    open STDERR, '>>', $self->{err} or return;
     # What is left behind is recognized by its working directory.
     chdir $o->{dir} or return;
     no warnings 'exec';
