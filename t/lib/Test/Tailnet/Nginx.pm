@@ -101,6 +101,17 @@ sub nginx_env ($self) {
     };
 }
 
+# run_as(user): nginx will be started by somebody without any right; the test's
+# directory and what is in it become theirs.
+sub run_as ($self, $user) {
+    my (undef, undef, $uid, $gid) = getpwnam $user or die "no user $user";
+
+    $self->{as} = ['setpriv', "--reuid=$uid", "--regid=$gid", '--clear-groups',
+        '--no-new-privs', '--bounding-set=-all', '--inh-caps=-all', '--'];
+    chown $uid, $gid, $self->{dir}, glob "$self->{dir}/*"
+        or die "$self->{dir}: $!";
+}
+
 # run(env): start nginx; dies with what it said when it does not come up.
 sub run ($self, %env) {
     my $result = $self->try_run(%env);
@@ -115,7 +126,8 @@ sub try_run ($self, %env) {
     die 'nginx is running already' if $self->{master};
     unlink "$self->{dir}/nginx.pid";
     $self->{env} = \%env;
-    my @cmd = ($self->binary('nginx'), '-p', "$self->{dir}/", '-c',
+    my @cmd = (($self->{as} // [])->@*, $self->binary('nginx'), '-p',
+        "$self->{dir}/", '-c',
         "$self->{dir}/nginx.conf", '-e', "$self->{dir}/error.log");
     my $name = 'nginx' . ++$self->{starts};
     my $proc = $self->spawn('host', \@cmd, name => $name,
