@@ -47,7 +47,7 @@ obj = $(patsubst %.c,$(B)/%.o,$(1))
 # V=1 shows the commands.
 $(if $(V),,.SILENT:)
 
-.PHONY: list-unit all tailnetd tailnetctl module tests layers unit check clean install
+.PHONY: list-unit unit-programs all tailnetd tailnetctl module tests layers unit check clean install
 all: tailnetd tailnetctl module tests
 tailnetd: $(B)/tailnetd
 tailnetctl: $(B)/tailnetctl
@@ -109,6 +109,8 @@ tests: $(addprefix $(B)/tests/,$(UNIT)) $(LIBPROGS) $(B)/tests/wgpeer
 
 layers:
 	tests/lib/layers
+
+unit-programs: $(addprefix $(B)/tests/,$(UNIT))
 
 list-unit:
 	@echo $(addprefix $(B)/tests/,$(UNIT))

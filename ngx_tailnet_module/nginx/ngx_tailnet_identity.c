@@ -709,10 +709,12 @@ ngx_tailnet_identity_close(ngx_tailnet_identity_t *id)
 
 #if (NGX_QUIC)
 
-    /* the one that all streams have as their parent; it has no socket */
+    /* streams are bound each, since the address can migrate; they end with
+       the connection that is their parent and has no socket of its own */
 
     if (c->listening->quic) {
-        ngx_quic_finalize_connection(c, 0, "access is gone");
+        ngx_quic_finalize_connection(c->quic ? c->quic->parent : c, 0,
+                                     "access is gone");
         return;
     }
 
