@@ -200,7 +200,7 @@ bad('no name', upstream('tailnet_server :80; #<'),
 bad('no name behind the node', upstream('tailnet_server web/:80; #<'),
     qr{no name in "tailnet_server web/:80"});
 bad("server $_", upstream("tailnet_server $_:80; #<"),
-    qr/"\Q$_\E" in "tailnet_server .*" is neither the name of a node, nor "tag:/)
+    qr/"\Q$_\E" in "tailnet_server .*" is neither the name of a node, nor "ta/)
     for qw(* a_b alice@example.com autogroup:member local tag:);
 bad('unknown node of a server', upstream('tailnet_server lab/gpu:80; #<'),
     qr/unknown tailnet_node "lab" in "tailnet_server"/);

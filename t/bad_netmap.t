@@ -83,12 +83,15 @@ for my $name (sort keys %bad) {
 }
 like($t->ctl('status')->{output}, qr/web\.json/, 'and in the status');
 
-$t->start_wgpeer($alice, peers => [$web]);
+my $mark = $t->log_mark;
 replace($good);
+ok($t->wait_for_log(qr/node "web": a netmap with/, 5, from => $mark),
+    'one without is in the log');
+$t->start_wgpeer($alice, peers => [$web]);
 is($t->http_get('alice', 'http://100.64.0.1/')->status, 200,
     'a netmap without mistakes is taken up');
 
-my $mark = $t->log_mark;
+$mark = $t->log_mark;
 replace('{');
 ok($t->wait_for_log(qr/web\.json/, 5, from => $mark), 'the next is bad again');
 is($t->http_get('alice', 'http://100.64.0.1/')->status, 200,

@@ -42,7 +42,8 @@ for my $peer ($netmap->{Peers}->@*) {
     my $node = $node{$peer->{StableID}};
     $peer->{Key} = $node->{pub};
     $peer->{Endpoints} = $node->{endpoints} if $peer->{Endpoints};
-    is($peer->{Addresses}[0], "$node->{addr}[0]/32", "address of $node->{name}");
+    is($peer->{Addresses}[0], "$node->{addr}[0]/32",
+        "address of $node->{name}");
 }
 my $json = JSON::PP::encode_json($netmap);
 $t->write_file("tailnet/$_", $json) for qw(netmap.json home.json);
@@ -75,7 +76,7 @@ sub asks ($who, $url, $status, $what, %o) {
 # with(file, code): an example's nginx while code runs.
 sub with ($name, $code, %o) {
     my $text = example($name);
-    my $engine = $text =~ /^tailnet_engine / ? ''
+    my $engine = $text =~ /^tailnet_engine /m ? ''
         : 'tailnet_engine binary=%%TAILNETD%%;';
 
     subtest $name => sub {
@@ -146,8 +147,8 @@ with('public-and-mesh-listener.conf', sub {
     asks('laptop', "$url/admin/echo", 200, 'admin pages for alice');
     asks('phone', "$url/admin/echo", 403, 'admin pages not for bob');
     asks('phone', "$url/internal/echo", 200, 'internal pages for the mesh');
-    asks('host', 'http://192.168.1.5/admin/echo', 200, 'admin pages at the office',
-        curl => ['--interface', '192.168.1.5']);
+    asks('host', 'http://192.168.1.5/admin/echo', 200,
+        'admin pages at the office', curl => ['--interface', '192.168.1.5']);
 });
 
 with('several-nodes.conf', sub {
@@ -156,7 +157,7 @@ with('several-nodes.conf', sub {
     asks('laptop', "$url/echo", 200, 'alice of home');
     asks('ops', "$url/echo", 200, 'ops of work, with the same address');
     asks('ops', "$url:8080/echo", 200, 'the other server of work');
-    is($t->http_get('laptop', "$url:8080/echo")->status, 0,
+    is($t->http_get('laptop', "$url:8080/echo", timeout => 1)->status, 0,
         'is not there for home');
 });
 

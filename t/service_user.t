@@ -58,10 +58,18 @@ sub as ($who, @cmd) {
         '--bounding-set', '-all', @cmd);
 }
 
+# With the rights that the unit of nix/module.nix has, and no more.
+my ($rights) = Test::Tailnet::Process::slurp("$FindBin::Bin/../nix/module.nix")
+    =~ /CapabilityBoundingSet = \[([^\]]*)\]/;
+my @rights = map { lc } $rights =~ /"CAP_(\w+)"/g;
+cmp_ok(@rights, '>', 5, 'rights of a service');
+
 sub service ($name, @args) {
-    my $proc = $t->spawn('host', [$t->binary('tailnetd'), '-c',
-        "$dir/tailnetd.conf", '--socket', "$dir/run/admin.sock", '--log',
-        "$dir/tailnetd.log", @args], name => $name);
+    my $proc = $t->spawn('host', ['setpriv', '--no-new-privs',
+        '--bounding-set', join(',', '-all', map { "+$_" } @rights),
+        $t->binary('tailnetd'), '-c', "$dir/tailnetd.conf", '--socket',
+        "$dir/run/admin.sock", '--log', "$dir/tailnetd.log", @args],
+        name => $name);
 
     Test::Tailnet::Process::until_true(5, sub {
         !$proc->alive || -S "$dir/run/admin.sock"

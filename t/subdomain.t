@@ -96,6 +96,7 @@ my %subdomain = (
     'web' => '',
     'xweb.tailnet.test' => '',
     'x.websites.test' => '',
+    'x.lab.test' => '',
     '.web.tailnet.test' => '',
 );
 for my $host (sort keys %subdomain) {

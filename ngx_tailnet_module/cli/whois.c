@@ -93,7 +93,7 @@ whois_main(int argc, char **argv)
     struct tn_snap snap;
     struct tn_peer peer;
     struct tn_addr addr;
-    char *node = NULL;
+    char *node = NULL, *name;
     const char *text;
     int fd;
 
@@ -109,13 +109,15 @@ whois_main(int argc, char **argv)
     if (tn_addr_parse(&addr, text, strlen(text)) != 0)
         ctl_die("\"%s\" is no address", text);
     fd = ctl_connect();
-    text = ctl_node(fd, node);
-    ctl_snapshot(fd, text, &snap);
+    name = ctl_node(fd, node);
+    ctl_snapshot(fd, name, &snap);
     if (tn_snap_whois(&snap, &addr, &peer, NULL) != 0)
-        ctl_die("nobody has this address in the tailnet of node \"%s\"", text);
+        ctl_die("nobody has this address in the tailnet of node \"%s\"", name);
     if (ctl_json)
         print_json(&peer);
     else
         print_table(&peer);
+    free(name);
+    free(node);
     return 0;
 }

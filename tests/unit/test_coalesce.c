@@ -305,13 +305,13 @@ test_64_segments(void **state)
     for (kind = 0; kind < 4; kind++) {
         k = plain(kind & 1, kind & 2);
         k.len = 100;
-        for (i = 0; i < 130; i++) {
+        for (i = 0; i < 128; i++) {
             add(&k);
             k = next(&k);
         }
         flush_same();
-        assert_int_equal(net.writes, 3);
-        assert_int_equal(c->merged, 63 + 63 + 1);
+        assert_int_equal(net.writes, 2);
+        assert_int_equal(c->merged, 63 + 63);
         forget();
     }
 }
@@ -347,6 +347,18 @@ test_64_kilobytes(void **state)
         flush_same();
         assert_int_equal(net.writes, 2);
         assert_int_equal(c->merged, table[t].fit - 1);
+        forget();
+    }
+    /* To the last byte. */
+    for (i = 0; i < 2; i++) {
+        k = plain(false, false);
+        k.len = 32748;
+        add(&k);
+        k = next(&k);
+        k.len = 32747 + (size_t)i;
+        add(&k);
+        flush_same();
+        assert_int_equal(net.writes, 1 + i);
         forget();
     }
 }
@@ -578,7 +590,8 @@ test_differs(void **state)
     }
 }
 
-/* Bytes that no kit_packet has: each is changed in the second of two. */
+/* Bytes that no kit_packet has: each is changed in the second of two, or in
+ * both when it rules out a merge by itself. */
 static void
 test_odd_bytes(void **state)
 {
@@ -589,59 +602,66 @@ test_odd_bytes(void **state)
         uint8_t flip;
         bool finish; /* the checksums are right for what is there */
         bool bad;    /* it counts as a bad checksum */
+        bool both;
     } table[] = {
-        {"more fragments", V4, 6, 0x20, true, false},
-        {"fragment offset", V4, 7, 1, true, false},
-        {"high fragment offset", V4, 6, 1, true, false},
-        {"reserved IP flag", V4, 6, 0x80, true, false},
-        {"IHL", V4, 0, 3, false, false},
-        {"version", ALL, 0, 0x10, false, false},
-        {"total length, less", V4, 3, 1, true, false},
-        {"total length, more", V4, 2, 1, true, false},
-        {"payload length", T6 | U6, 5, 1, true, false},
-        {"protocol", V4, 9, 0x80, true, false},
-        {"next header", T6 | U6, 6, 0x80, true, false},
-        {"flow label", T6 | U6, 3, 1, true, false},
-        {"traffic class", T6 | U6, 1, 0x10, true, false},
-        {"UDP length", U4, 25, 1, false, false},
-        {"UDP length", U6, 45, 1, false, false},
-        {"data offset 4", T4, 32, 0x10, true, false},
-        {"data offset 4", T6, 52, 0x10, true, false},
-        {"data offset 13", T4, 32, 0x80, true, false},
-        {"reserved TCP bit", T4, 32, 1, true, false},
-        {"reserved TCP bit", T6, 52, 8, true, false},
-        {"damaged TCP payload", T4, 100, 1, false, true},
-        {"damaged TCP payload", T6, 100, 1, false, true},
-        {"damaged UDP payload", U4, 100, 1, false, true},
-        {"damaged UDP payload", U6, 100, 1, false, true},
-        {"damaged TCP checksum", T4, 36, 1, false, true},
-        {"damaged UDP checksum", U6, 46, 1, false, true},
-        {"damaged IP checksum", V4, 10, 1, false, true},
-        {"damaged identification", V4, 4, 1, false, true},
+        {"more fragments", V4, 6, 0x20, true, false, true},
+        {"fragment offset", V4, 7, 1, true, false, true},
+        {"high fragment offset", V4, 6, 1, true, false, true},
+        {"reserved IP flag", V4, 6, 0x80, true, false, true},
+        {"IHL", V4, 0, 3, false, false, true},
+        {"version", ALL, 0, 0x10, false, false, true},
+        {"total length, less", V4, 3, 1, true, false, true},
+        {"total length, more", V4, 2, 1, true, false, true},
+        {"payload length", T6 | U6, 5, 1, true, false, true},
+        {"protocol", V4, 9, 0x80, true, false, true},
+        {"next header", T6 | U6, 6, 0x80, true, false, true},
+        {"flow label", T6 | U6, 3, 1, true, false, false},
+        {"traffic class", T6 | U6, 1, 0x10, true, false, false},
+        {"UDP length", U4, 25, 1, false, false, true},
+        {"UDP length", U6, 45, 1, false, false, true},
+        {"data offset 4", T4, 32, 0x10, true, false, true},
+        {"data offset 4", T6, 52, 0x10, true, false, true},
+        {"data offset 13", T4, 32, 0x80, true, false, false},
+        {"reserved TCP bit", T4, 32, 1, true, false, false},
+        {"reserved TCP bit", T6, 52, 8, true, false, false},
+        {"damaged TCP payload", T4, 100, 1, false, true, true},
+        {"damaged TCP payload", T6, 100, 1, false, true, true},
+        {"damaged UDP payload", U4, 100, 1, false, true, true},
+        {"damaged UDP payload", U6, 100, 1, false, true, true},
+        {"damaged TCP checksum", T4, 36, 1, false, true, true},
+        {"damaged UDP checksum", U6, 46, 1, false, true, true},
+        {"damaged IP checksum", V4, 10, 1, false, true, true},
+        {"damaged identification", V4, 4, 1, false, true, true},
     };
     static uint8_t p[KIT_PACKET_MAX];
-    struct kit_packet a, b;
+    struct kit_packet k;
     size_t i, len;
-    int kind;
+    int kind, which;
 
     (void)state;
     for (i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-        for (kind = 0; kind < 4; kind++) {
-            if (!(table[i].kinds & 1u << kind))
+        for (kind = 0; kind < 8; kind++) {
+            if (!(table[i].kinds & 1u << (kind & 3)) ||
+                (kind & 4 && !table[i].both))
                 continue;
-            a = plain(kind & 1, kind & 2);
-            add(&a);
-            b = next(&a);
-            len = kit_build(&b, p);
-            p[table[i].at] ^= table[i].flip;
-            if (table[i].finish)
-                kit_finish(p, len, b.is6, b.udp);
-            add_bytes(p, len);
+            k = plain(kind & 1, kind & 2);
+            for (which = 0; which < 2; which++) {
+                len = kit_build(&k, p);
+                if (which == 1 || kind & 4)
+                    p[table[i].at] ^= table[i].flip;
+                if (table[i].finish)
+                    kit_finish(p, len, k.is6, k.udp);
+                add_bytes(p, len);
+                k = next(&k);
+            }
             flush_same();
             if (net.writes != 2 || c->merged != 0)
                 fail_msg("%s (kind %d): merged", table[i].what, kind);
-            assert_int_equal(c->bad_checksum, table[i].bad);
-            assert_int_equal(net.out[1].flags == 0 || !table[i].bad, 1);
+            assert_int_equal(
+                c->bad_checksum, table[i].bad * (kind & 4 ? 2 : 1));
+            /* The kernel judges what is odd by itself. */
+            if (table[i].both)
+                assert_int_equal(net.out[1].flags, 0);
             forget();
         }
     }
@@ -707,6 +727,18 @@ test_strangers(void **state)
         assert_int_equal(net.writes, 2);
         forget();
     }
+    /* TCP options that end behind the packet. */
+    k = plain(false, false);
+    k.len = 3;
+    add(&k);
+    k = next(&k);
+    len = kit_build(&k, p);
+    p[32] = 0xf0;
+    kit_finish(p, len, false, false);
+    add_bytes(p, len);
+    flush_same();
+    assert_int_equal(net.writes, 2);
+    forget();
     for (i = 0; i < 2; i++) {
         k = plain(i != 0, true);
         add(&k);

@@ -70,7 +70,8 @@ test_roles(void **state)
             {TN_ADMIN_SUBSCRIBE, TN_ADMIN_SOCKETS, TN_ADMIN_STATUS}},
         {TN_ROLE_MASTER,
             {TN_ADMIN_TABLE, TN_ADMIN_ADOPT, TN_ADMIN_LISTEN, TN_ADMIN_COMMIT,
-                TN_ADMIN_BEQUEST, TN_ADMIN_INHERIT, TN_ADMIN_STOP}},
+                TN_ADMIN_BEQUEST, TN_ADMIN_INHERIT, TN_ADMIN_STOP,
+                TN_ADMIN_SOCKETS}},
         {0, {TN_ADMIN_ATTACH}},
     };
     struct kit *k = *state;

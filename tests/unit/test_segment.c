@@ -253,6 +253,8 @@ test_bad_headers(void **state)
         {"gso_size 65535", ALL, -1, 0, -1, 65535, -1, -1},
         {"csum_start 0", ALL, -1, 0, -1, -1, 0, -1},
         {"csum_start inside IP", T4 | U4, -1, 0, -1, -1, 16, -1},
+        {"csum_start inside IP, as IHL says", T4 | U4, 0, 0x44, -1, -1, 16, -1},
+        {"csum_start 0, as IHL says", T4 | U4, 0, 0x40, -1, -1, 0, -1},
         {"csum_start inside IPv6", T6 | U6, -1, 0, -1, -1, 20, -1},
         {"csum_start behind", ALL, -1, 0, -1, -1, 44, -1},
         {"csum_start at the end", ALL, -1, 0, -1, -1, 1024, -1},

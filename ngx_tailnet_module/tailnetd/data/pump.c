@@ -42,6 +42,8 @@
 #define MESH_SIZE  65536
 #define VNET_HDR   ((size_t)10) /* struct virtio_net_hdr */
 #define SPLIT_SIZE 9216
+#define MESH_ROOM  (PUMP_HEADROOM + VNET_HDR + MESH_SIZE + PUMP_TAILROOM)
+#define SPLIT_ROOM (PUMP_HEADROOM + SPLIT_SIZE + PUMP_TAILROOM)
 
 _Static_assert(sizeof(struct virtio_net_hdr) == 10, "legacy header");
 
@@ -268,7 +270,11 @@ release_area(void)
     if (area.rx != NULL)
         explicit_bzero(area.rx, RX_BATCH * sizeof(*area.rx));
     if (area.mesh != NULL)
-        explicit_bzero(area.mesh, MESH_SIZE);
+        explicit_bzero(area.mesh, MESH_ROOM);
+    if (area.split != NULL)
+        explicit_bzero(area.split, SPLIT_ROOM);
+    if (area.coalesce != NULL)
+        explicit_bzero(area.coalesce, sizeof(*area.coalesce));
     free(area.rx);
     free(area.mesh);
     free(area.split);
@@ -285,8 +291,8 @@ share_area(void)
     if (area.pumps++ != 0)
         return 0;
     area.rx = calloc(RX_BATCH, sizeof(*area.rx));
-    area.mesh = calloc(1, PUMP_HEADROOM + VNET_HDR + MESH_SIZE + PUMP_TAILROOM);
-    area.split = calloc(1, PUMP_HEADROOM + SPLIT_SIZE + PUMP_TAILROOM);
+    area.mesh = calloc(1, MESH_ROOM);
+    area.split = calloc(1, SPLIT_ROOM);
     area.outbox = calloc(1, sizeof(*area.outbox));
     area.coalesce = calloc(1, sizeof(*area.coalesce));
     if (area.rx == NULL || area.mesh == NULL || area.split == NULL ||
