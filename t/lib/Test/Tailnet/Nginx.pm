@@ -17,6 +17,9 @@ sub write_config ($self, $text, %o) {
     my $dir = $self->{dir};
     my @globals = map { "load_module $_;" } $self->dynamic_modules($o{load});
 
+    # A new binary starts with what these name, no more.
+    push @globals, map { "env $_;" } grep { /^(?:A|L|UB)SAN_OPTIONS\z/ }
+        sort keys %ENV;
     push @globals, 'load_module ' . $self->binary('module') . ';'
         if $self->needs('module');
     push @globals, 'user ' . worker_user() . ';',
@@ -86,9 +89,14 @@ sub test_config ($self, $text, %o) {
         "$self->{dir}/test.log");
 }
 
+# nginx_command(args): a run that ends by itself; after a mistake in the
+# configuration nginx does not give back its memory.
 sub nginx_command ($self, @args) {
+    my %env = ($self->nginx_env->%*,
+        ASAN_OPTIONS => "$ENV{ASAN_OPTIONS}:detect_leaks=0");
+
     return $self->run_command([$self->prefix('host'), $self->binary('nginx'),
-        '-p', "$self->{dir}/", @args], env => $self->nginx_env);
+        '-p', "$self->{dir}/", @args], env => \%env);
 }
 
 # nginx_env(): TEST_NGINX_PRELOAD carries a sanitizer's runtime into an nginx
