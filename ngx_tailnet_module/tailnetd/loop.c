@@ -85,6 +85,12 @@ loop_now(void)
     return uv_hrtime() / 1000000;
 }
 
+uint64_t
+loop_now_us(void)
+{
+    return uv_hrtime() / 1000;
+}
+
 static void
 ready(uv_poll_t *poll, int status, int events)
 {

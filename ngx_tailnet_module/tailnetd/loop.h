@@ -27,8 +27,10 @@ void loop_run(void);
 void loop_stop(void);
 void loop_free(void);
 
-/* Monotonic milliseconds, read anew at each call. */
+/* Monotonic milliseconds, and the same in microseconds; read anew at each call.
+ */
 uint64_t loop_now(void);
+uint64_t loop_now_us(void);
 
 /*
  * loop_watch_new(fd, cb, arg): call ${cb} while ${fd} is readable or at its

@@ -75,24 +75,18 @@ copy_value(const struct map_json_cursor *e, char **out)
     return 0;
 }
 
-/* A capability; ${value} has no json where there is no value. */
 static int
-add_cap(const struct map_json_cursor *value, const char *name,
-    struct netmap_cap_grant *grant)
+add_cap(void *arg, const struct map_json_cursor *value, const char *name)
 {
-    size_t len = strlen(name);
+    struct netmap_cap_grant *grant = arg;
 
-    if (len == 0) {
+    if (name[0] == '\0') {
         return 0; /* grants nothing that one could ask for */
-    }
-    if (len > NETMAP_MAX_STRING) {
-        return map_json_fail(value, "longer than NETMAP_MAX_STRING (%d bytes)",
-            NETMAP_MAX_STRING);
     }
     if (copy_value(value, &grant->values[grant->ncaps]) != 0) {
         return -1;
     }
-    grant->names[grant->ncaps] = map_json_copy(name, len);
+    grant->names[grant->ncaps] = map_json_copy(name, strlen(name));
     grant->ncaps++;
     return grant->names[grant->ncaps - 1] == NULL
                ? map_json_no_memory(value->err)
@@ -102,50 +96,20 @@ add_cap(const struct map_json_cursor *value, const char *name,
 static int
 parse_caps(const struct map_json_cursor *c, struct netmap_cap_grant *grant)
 {
-    struct map_json_cursor map = map_json_member(c, "CapMap"),
-                           list = map_json_member(c, "Caps"), e;
-    const char *name;
-    size_t i, n, total, len;
-    json_t *value;
+    size_t n;
 
-    if (map_json_object(&map) != 0 ||
-        map_json_list(&list, NETMAP_MAX_CAPS, "NETMAP_MAX_CAPS", &n) != 0) {
+    if (map_json_cap_count(c, "Caps", &n) != 0) {
         return -1;
     }
-    total = n + json_object_size(map.json);
-    if (total > NETMAP_MAX_CAPS) {
-        return map_json_fail(&map,
-            "%zu capabilities, more than NETMAP_MAX_CAPS (%d)", total,
-            NETMAP_MAX_CAPS);
-    }
-    if (total == 0) {
+    if (n == 0) {
         return 0;
     }
-    grant->names = calloc(total, sizeof(grant->names[0]));
-    grant->values = calloc(total, sizeof(grant->values[0]));
+    grant->names = calloc(n, sizeof(grant->names[0]));
+    grant->values = calloc(n, sizeof(grant->values[0]));
     if (grant->names == NULL || grant->values == NULL) {
         return map_json_no_memory(c->err);
     }
-    for (i = 0; i < n; i++) {
-        e = map_json_element(&list, i);
-        name = "";
-        len = 0;
-        if (map_json_text(&e, &name, &len) != 0) {
-            return -1;
-        }
-        e.json = NULL;
-        if (add_cap(&e, name, grant) != 0) {
-            return -1;
-        }
-    }
-    json_object_foreach((json_t *)map.json, name, value)
-    {
-        e = map_json_member(&map, name);
-        if (add_cap(&e, name, grant) != 0) {
-            return -1;
-        }
-    }
-    return 0;
+    return map_json_cap_each(c, "Caps", add_cap, grant);
 }
 
 int

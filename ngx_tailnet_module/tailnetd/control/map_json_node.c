@@ -335,65 +335,35 @@ parse_tags(const struct map_json_cursor *c, struct netmap_node *node)
 }
 
 static int
-add_cap(const struct map_json_cursor *e, struct netmap_node *node,
-    const char *name, size_t len)
+add_cap(void *arg, const struct map_json_cursor *value, const char *name)
 {
-    char *copy;
+    struct netmap_node *node = arg;
+    char *copy = map_json_copy(name, strlen(name));
 
-    if (len > NETMAP_MAX_STRING) {
-        return map_json_fail(
-            e, "longer than NETMAP_MAX_STRING (%d bytes)", NETMAP_MAX_STRING);
-    }
-    copy = map_json_copy(name, len);
     if (copy == NULL) {
-        return map_json_no_memory(e->err);
+        return map_json_no_memory(value->err);
     }
     node->caps[node->ncaps++] = copy;
     return 0;
 }
 
-/* Names of CapMap, and of the list that was there before it. */
 int
 map_json_caps(const struct map_json_cursor *c, struct netmap_node *node)
 {
-    struct map_json_cursor map = map_json_member(c, "CapMap"),
-                           list = map_json_member(c, "Capabilities"), e;
-    const char *name;
-    size_t i, n, total, len;
-    json_t *value;
+    size_t n;
 
-    if (map_json_object(&map) != 0 ||
-        map_json_list(&list, NETMAP_MAX_CAPS, "NETMAP_MAX_CAPS", &n) != 0) {
+    if (map_json_cap_count(c, "Capabilities", &n) != 0) {
         return -1;
     }
-    total = n + json_object_size(map.json);
-    if (total > NETMAP_MAX_CAPS) {
-        return map_json_fail(&map,
-            "%zu capabilities, more than NETMAP_MAX_CAPS (%d)", total,
-            NETMAP_MAX_CAPS);
-    }
-    if (total == 0) {
+    if (n == 0) {
         return 0;
     }
-    node->caps = calloc(total, sizeof(node->caps[0]));
+    node->caps = calloc(n, sizeof(node->caps[0]));
     if (node->caps == NULL) {
         return map_json_no_memory(c->err);
     }
-    json_object_foreach((json_t *)map.json, name, value)
-    {
-        e = map_json_member(&map, name);
-        if (add_cap(&e, node, name, strlen(name)) != 0) {
-            return -1;
-        }
-    }
-    for (i = 0; i < n; i++) {
-        e = map_json_element(&list, i);
-        name = "";
-        len = 0;
-        if (map_json_text(&e, &name, &len) != 0 ||
-            add_cap(&e, node, name, len) != 0) {
-            return -1;
-        }
+    if (map_json_cap_each(c, "Capabilities", add_cap, node) != 0) {
+        return -1;
     }
     node->ncaps = (unsigned)map_json_unique(node->caps, node->ncaps);
     return 0;

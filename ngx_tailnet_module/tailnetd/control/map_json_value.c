@@ -244,6 +244,70 @@ map_json_list(
     return 0;
 }
 
+/* ---- capabilities ---- */
+
+int
+map_json_cap_count(const struct map_json_cursor *c, const char *list, size_t *n)
+{
+    struct map_json_cursor map = map_json_member(c, "CapMap"),
+                           old = map_json_member(c, list);
+
+    if (map_json_object(&map) != 0 ||
+        map_json_list(&old, NETMAP_MAX_CAPS, "NETMAP_MAX_CAPS", n) != 0) {
+        return -1;
+    }
+    *n += json_object_size(map.json);
+    if (*n > NETMAP_MAX_CAPS) {
+        return map_json_fail(&map,
+            "%zu capabilities, more than NETMAP_MAX_CAPS (%d)", *n,
+            NETMAP_MAX_CAPS);
+    }
+    return 0;
+}
+
+/* A name of CapMap is a key, which nothing else has checked. */
+static int
+check_name(const struct map_json_cursor *value, const char *name)
+{
+    if (strlen(name) > NETMAP_MAX_STRING) {
+        return map_json_fail(value, "longer than NETMAP_MAX_STRING (%d bytes)",
+            NETMAP_MAX_STRING);
+    }
+    return 0;
+}
+
+int
+map_json_cap_each(const struct map_json_cursor *c, const char *list,
+    map_json_cap *add, void *arg)
+{
+    struct map_json_cursor map = map_json_member(c, "CapMap"),
+                           old = map_json_member(c, list), e;
+    const char *name;
+    size_t i, len;
+    json_t *value;
+
+    for (i = 0; i < json_array_size(old.json); i++) {
+        e = map_json_element(&old, i);
+        name = "";
+        len = 0;
+        if (map_json_text(&e, &name, &len) != 0) {
+            return -1;
+        }
+        e.json = NULL;
+        if (add(arg, &e, name) != 0) {
+            return -1;
+        }
+    }
+    json_object_foreach((json_t *)map.json, name, value)
+    {
+        e = map_json_member(&map, name);
+        if (check_name(&e, name) != 0 || add(arg, &e, name) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* ---- time ---- */
 
 /* ${n} digits at ${s} as a number from ${lo} to ${hi}, or -1. */

@@ -68,6 +68,20 @@ int map_json_string(const struct map_json_cursor *c, char **out);
 int map_json_list(
     const struct map_json_cursor *c, size_t max, const char *limit, size_t *n);
 
+/*
+ * Capabilities as CapMap, an object, and as the list that was there before it
+ * and is called ${list}.  map_json_cap_count(): how many there are, refused
+ * over NETMAP_MAX_CAPS.  map_json_cap_each(): calls ${add} with each value
+ * (json is NULL in the list) and name, the list's first, and ends when it
+ * fails.
+ */
+typedef int map_json_cap(
+    void *arg, const struct map_json_cursor *value, const char *name);
+int map_json_cap_count(
+    const struct map_json_cursor *c, const char *list, size_t *n);
+int map_json_cap_each(const struct map_json_cursor *c, const char *list,
+    map_json_cap *add, void *arg);
+
 /* A copy of ${len} bytes with a NUL, or NULL: no memory. */
 char *map_json_copy(const char *s, size_t len);
 

@@ -1,0 +1,474 @@
+/*
+ * login.c: register requests.
+ *
+ * Theory of operation.  A login has a candidate node key and goes through ways,
+ * each at most once: PLAIN (the key alone: it may be known), KEY (with the auth
+ * key, asked for when it comes to that), FOLLOWUP (a person opens the server's
+ * URL; the request waits).  A first join begins with KEY where there is one.
+ * The candidate is saved before it is sent: a server that accepted it must not
+ * meet another one after a power loss.
+ */
+#include "session.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../crypto/noise.h"
+#include "../engine/say.h"
+
+#define BODY_MAX (1u << 20)
+
+static void make_request(struct control *c);
+static void ask_key(struct control *c);
+
+static bool
+has_source(const struct control *c)
+{
+    return c->node.auth_key[0] != '\0';
+}
+
+static void
+forget_auth_key(struct login *l)
+{
+    if (l->auth_key != NULL)
+        explicit_bzero(l->auth_key, strlen(l->auth_key));
+    free(l->auth_key);
+    l->auth_key = NULL;
+}
+
+static void
+forget_answer(struct login *l)
+{
+    if (l->body != NULL)
+        explicit_bzero(l->body, l->bodylen);
+    free(l->body);
+    l->body = NULL;
+    l->bodylen = 0;
+    l->status = 0;
+    l->retry = 0;
+}
+
+void
+login_cancel(struct control *c)
+{
+    session_cancel(c, &c->login.request);
+    forget_answer(&c->login);
+    loop_timer_set(c->login_timer, UINT64_MAX);
+}
+
+void
+login_end(struct control *c)
+{
+    login_cancel(c);
+    forget_auth_key(&c->login);
+    free(c->login.url);
+    noise_wipe(&c->login, sizeof(c->login));
+}
+
+/* ---- begin ---- */
+
+static void
+new_candidate(struct login *l)
+{
+    session_random(l->key, sizeof(l->key));
+    noise_clamp(l->key);
+}
+
+void
+login_begin(struct control *c)
+{
+    struct login *l = &c->login;
+
+    login_end(c);
+    l->active = true;
+    if (c->has_key) {
+        memcpy(l->key, c->key, sizeof(l->key));
+        l->way = LOGIN_PLAIN;
+        return;
+    }
+    new_candidate(l);
+    memcpy(c->key, l->key, sizeof(c->key));
+    c->has_key = true;
+    session_save_keys(c);
+    l->way = has_source(c) ? LOGIN_KEY : LOGIN_PLAIN;
+}
+
+void
+login_renew(struct control *c)
+{
+    struct login *l = &c->login;
+
+    login_end(c);
+    l->active = true;
+    l->renewal = true;
+    new_candidate(l);
+    noise_public_key(l->old, c->key);
+    l->has_old = true;
+    l->way = has_source(c) ? LOGIN_KEY : LOGIN_PLAIN;
+}
+
+void
+login_next(struct control *c)
+{
+    struct login *l = &c->login;
+
+    if (l->request > 0)
+        return;
+    if (l->way == LOGIN_KEY && l->auth_key == NULL)
+        ask_key(c);
+    else
+        make_request(c);
+}
+
+/* ---- the auth key ---- */
+
+static void
+ask_key(struct control *c)
+{
+    if (c->login.asked)
+        return;
+    c->login.asked = true;
+    if (!c->login.renewal)
+        session_set_state(c, CONTROL_WANTS_KEY, "waiting for the auth key");
+    c->ops->auth_key_wanted(c->arg);
+}
+
+void
+login_key_failed(struct control *c, const char *why)
+{
+    struct login *l = &c->login;
+
+    if (!l->active || !l->asked)
+        return;
+    l->asked = false;
+    if (l->renewal) {
+        say_err("node \"%s\": its key cannot be renewed: no auth key: %s",
+            c->node.name, why);
+        c->renew_failed = true;
+        login_end(c);
+        return;
+    }
+    session_refused(c, "no auth key: %s", why);
+}
+
+void
+login_key(struct control *c, const char *bytes, size_t len)
+{
+    struct login *l = &c->login;
+    size_t i;
+
+    if (!l->active || !l->asked)
+        return;
+    while (len > 0 && strchr(" \t\r\n", bytes[len - 1]) != NULL)
+        len--;
+    while (len > 0 && strchr(" \t\r\n", *bytes) != NULL) {
+        bytes++;
+        len--;
+    }
+    for (i = 0; i < len && bytes[i] > ' ' && bytes[i] < 0x7f; i++)
+        ;
+    if (len == 0 || i < len || len > CONTROL_AUTH_KEY_MAX) {
+        login_key_failed(c, len == 0 ? "its source is empty"
+                                     : "its source holds no key: one line of "
+                                       "printable characters expected");
+        return;
+    }
+    if (len > 13 && strncmp(bytes, "tskey-client-", 13) == 0) {
+        login_key_failed(c,
+            "its source holds an OAuth client secret, which is not supported: "
+            "make an auth key of it");
+        return;
+    }
+    forget_auth_key(l);
+    l->auth_key = strndup(bytes, len);
+    l->asked = false;
+    if (l->auth_key == NULL) {
+        login_key_failed(c, "out of memory");
+        return;
+    }
+    session_next(c);
+}
+
+/* ---- answers ---- */
+
+/* The same way leads nowhere: is there another one? */
+static bool
+fall_to_key(struct control *c)
+{
+    struct login *l = &c->login;
+
+    if (l->way != LOGIN_PLAIN || !has_source(c))
+        return false;
+    l->way = LOGIN_KEY;
+    ask_key(c);
+    return true;
+}
+
+static void
+refused(struct control *c, const char *why)
+{
+    struct login *l = &c->login;
+
+    if (fall_to_key(c))
+        return;
+    if (l->renewal) {
+        say_err("node \"%s\": the control server does not renew its key: %s",
+            c->node.name, why);
+        c->renew_failed = true;
+        login_end(c);
+        return;
+    }
+    if (l->way == LOGIN_FOLLOWUP) {
+        free(l->url);
+        l->url = NULL;
+    }
+    /* The next try begins anew, and reads the auth key again. */
+    l->way = has_source(c) ? LOGIN_KEY : LOGIN_PLAIN;
+    forget_auth_key(l);
+    session_refused(c, "the control server refuses this node: %s", why);
+}
+
+static void
+wants_new_key(struct control *c)
+{
+    struct login *l = &c->login;
+
+    if (l->renewed) {
+        refused(c, "its new key has expired too");
+        return;
+    }
+    l->renewed = true;
+    noise_public_key(l->old, l->key);
+    l->has_old = true;
+    new_candidate(l);
+    l->way = has_source(c) ? LOGIN_KEY : LOGIN_PLAIN;
+    login_next(c);
+}
+
+static void
+wants_person(struct control *c, const char *url)
+{
+    struct login *l = &c->login;
+    bool again = l->url != NULL && strcmp(l->url, url) == 0;
+
+    if (fall_to_key(c))
+        return;
+    if (again) { /* the same as was shown: not so fast */
+        session_failed(c, 5, "waiting for a login in a browser");
+        return;
+    }
+    free(l->url);
+    l->url = strdup(url);
+    if (l->url == NULL) {
+        session_failed(c, 0, "out of memory");
+        return;
+    }
+    l->way = LOGIN_FOLLOWUP;
+    say_notice("node \"%s\": to log it in, open %s", c->node.name, url);
+    session_set_state(
+        c, CONTROL_WANTS_LOGIN, "a person has to log this node in");
+    make_request(c);
+}
+
+static void
+logged_in(struct control *c, const struct message_registered *r)
+{
+    struct login *l = &c->login;
+    bool changed = memcmp(c->key, l->key, sizeof(c->key)) != 0;
+    bool renewal = l->renewal;
+
+    memcpy(c->login_name, r->login, sizeof(c->login_name));
+    memcpy(c->key, l->key, sizeof(c->key));
+    c->has_key = true;
+    c->refusals = 0;
+    c->renew_failed = false;
+    login_end(c);
+    if (changed)
+        session_save_keys(c);
+    if (changed || !c->announced) {
+        c->announced = true;
+        c->ops->key(c->arg, c->key);
+    }
+    if (changed && renewal) {
+        say_notice("node \"%s\": its key was renewed", c->node.name);
+        poll_cancel(c); /* the stream is the old key's */
+    }
+    if (!r->authorized)
+        session_set_state(c, CONTROL_WANTS_APPROVAL,
+            "an administrator of the tailnet has to approve this node");
+    session_next(c);
+}
+
+static void
+judge(struct control *c)
+{
+    struct login *l = &c->login;
+    struct message_registered r;
+    char words[MESSAGE_SHOWN_MAX], err[MESSAGE_ERROR_MAX];
+
+    if (l->status == 429 || l->status == 503) {
+        session_failed(c, l->retry > 0 ? l->retry : 5,
+            "the control server asks to wait (HTTP status %u)", l->status);
+    } else if (l->status != 200) {
+        message_show(words, l->body == NULL ? "" : l->body, l->bodylen);
+        if (l->status >= 500)
+            session_failed(c, 0,
+                "the control server cannot register this node: HTTP status %u"
+                ": %s",
+                l->status, words);
+        else
+            refused(c, words[0] != '\0' ? words : "HTTP status is not 200");
+    } else if (message_registered(l->body, l->bodylen, &r, err) != 0) {
+        session_failed(c, 0, "the answer to register: %s", err);
+    } else if (r.error[0] != '\0') {
+        refused(c, r.error);
+    } else if (r.locked) {
+        refused(c, "the tailnet's lock wants a signature of this node's key, "
+                   "which only an administrator can give");
+    } else if (r.expired) {
+        wants_new_key(c);
+    } else if (r.url[0] != '\0') {
+        wants_person(c, r.url);
+    } else {
+        logged_in(c, &r);
+    }
+}
+
+/* ---- the request ---- */
+
+static void
+head(void *arg, const struct h2_answer *a)
+{
+    struct control *c = arg;
+
+    c->login.status = a->status;
+    c->login.retry = message_retry_after(a->retry_after, (int64_t)time(NULL));
+}
+
+static void
+data(void *arg, const uint8_t *p, size_t len)
+{
+    struct login *l = &((struct control *)arg)->login;
+    char *b;
+
+    if (len > BODY_MAX - l->bodylen)
+        return; /* what is cut cannot be read: that is the error then */
+    b = realloc(l->body, l->bodylen + len + 1);
+    if (b == NULL)
+        return;
+    memcpy(b + l->bodylen, p, len);
+    l->body = b;
+    l->bodylen += len;
+}
+
+static void
+done(void *arg, const char *why)
+{
+    struct control *c = arg;
+
+    c->login.request = 0;
+    loop_timer_set(c->login_timer, UINT64_MAX);
+    if (why != NULL) {
+        session_failed(c, 0, "control server %s: %s", c->url.host, why);
+        return;
+    }
+    judge(c);
+}
+
+static const struct h2_ops ops = {.head = head, .data = data, .done = done};
+
+static void
+make_request(struct control *c)
+{
+    struct login *l = &c->login;
+    uint8_t public[32];
+    struct message_self self = session_self(c, l->key, public);
+    char *body;
+    size_t len;
+
+    forget_answer(l);
+    self.old_key = l->has_old ? l->old : NULL;
+    body = message_register(&self, l->way == LOGIN_KEY ? l->auth_key : NULL,
+        l->way == LOGIN_FOLLOWUP ? l->url : NULL, false, &len);
+    if (l->way == LOGIN_KEY)
+        forget_auth_key(l);
+    if (body == NULL) {
+        session_failed(c, 0, "out of memory");
+        return;
+    }
+    if (!l->renewal && l->way != LOGIN_FOLLOWUP)
+        session_set_state(c, CONTROL_CONNECTING, "registering");
+    l->request = session_request(
+        c, "POST", "/machine/register", body, len, &ops);
+    message_free(body, len);
+    if (l->request > 0 && l->way != LOGIN_FOLLOWUP)
+        loop_timer_set(c->login_timer, loop_now() + SESSION_REQUEST_MS);
+}
+
+/* ---- logout ---- */
+
+static void
+left(struct control *c, const char *why)
+{
+    c->leave_request = 0;
+    c->leaving = false;
+    if (why != NULL)
+        say_warn("node \"%s\": the control server may not know of the logout: "
+                 "%s",
+            c->node.name, why);
+    noise_wipe(c->key, sizeof(c->key));
+    c->has_key = c->announced = false;
+    session_save_keys(c);
+    session_next(c);
+}
+
+static void
+leave_head(void *arg, const struct h2_answer *a)
+{
+    (void)arg;
+    (void)a;
+}
+
+static void
+leave_data(void *arg, const uint8_t *p, size_t len)
+{
+    (void)arg;
+    (void)p;
+    (void)len;
+}
+
+static void
+leave_done(void *arg, const char *why)
+{
+    left(arg, why);
+}
+
+static const struct h2_ops leave_ops = {
+    .head = leave_head, .data = leave_data, .done = leave_done};
+
+void
+login_leave(struct control *c)
+{
+    uint8_t public[32];
+    struct message_self self;
+    char *body;
+    size_t len;
+
+    if (c->leave_request > 0)
+        return;
+    if (!c->has_key) {
+        left(c, NULL);
+        return;
+    }
+    self = session_self(c, c->key, public);
+    body = message_register(&self, NULL, NULL, true, &len);
+    if (body == NULL) {
+        left(c, "out of memory");
+        return;
+    }
+    session_set_state(c, CONTROL_CONNECTING, "logging out");
+    c->leave_request = session_request(
+        c, "POST", "/machine/register", body, len, &leave_ops);
+    message_free(body, len);
+}

@@ -1,0 +1,518 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../engine/keytext.h"
+#include "map_json_delta.h"
+#include "map_json_derp.h"
+#include "map_json_node.h"
+#include "map_json_rule.h"
+
+#define SLEEP_MAX 300 /* seconds */
+
+/* ---- what can be left out ---- */
+
+/* The mistake just reported in ${err} becomes a warning; but want of memory
+ * stays one. */
+static int
+forgive(struct map_json_error *err)
+{
+    unsigned n = err->nwarnings;
+
+    if (err->path[0] == '\0') {
+        return -1;
+    }
+    err->nwarnings++;
+    if (n < MAP_JSON_MAX_WARNINGS) {
+        memcpy(err->warnings[n], err->text, sizeof(err->text));
+    }
+    err->path[0] = err->text[0] = '\0';
+    return 0;
+}
+
+/* A bad node's ID, so that what was known of it can be dropped. */
+static int64_t
+id_of(const struct map_json_cursor *e)
+{
+    return json_integer_value(json_object_get(e->json, "ID"));
+}
+
+/* ---- nodes ---- */
+
+static int
+parse_nodes(const struct map_json_cursor *m, struct map_delta *d)
+{
+    struct map_json_cursor e;
+    size_t i, n;
+
+    if (map_json_list(m, NETMAP_MAX_PEERS, "NETMAP_MAX_PEERS", &n) != 0) {
+        return -1;
+    }
+    d->nodes = calloc(n + 1, sizeof(d->nodes[0]));
+    d->removed = calloc(n + 1, sizeof(d->removed[0]));
+    if (d->nodes == NULL || d->removed == NULL) {
+        return map_json_no_memory(m->err);
+    }
+    for (i = 0; i < n; i++) {
+        e = map_json_element(m, i);
+        if (map_json_node(&e, true, &d->nodes[d->nnodes]) == 0) {
+            d->nnodes++;
+            continue;
+        }
+        netmap_node_clear(&d->nodes[d->nnodes]);
+        memset(&d->nodes[d->nnodes], 0, sizeof(d->nodes[0]));
+        if (forgive(m->err) != 0) {
+            return -1;
+        }
+        d->removed[d->nremoved++] = id_of(&e);
+    }
+    return 0;
+}
+
+static int
+parse_removed(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor m = map_json_member(doc, "PeersRemoved"), e;
+    int64_t *list;
+    size_t i, n;
+
+    if (map_json_list(&m, NETMAP_MAX_PEERS, "NETMAP_MAX_PEERS", &n) != 0) {
+        return -1;
+    }
+    list = realloc(d->removed, (d->nremoved + n + 1) * sizeof(*list));
+    if (list == NULL) {
+        return map_json_no_memory(doc->err);
+    }
+    d->removed = list;
+    for (i = 0; i < n; i++) {
+        e = map_json_element(&m, i);
+        list[d->nremoved] = 0;
+        if (map_json_int(&e, &list[d->nremoved]) != 0) {
+            return -1;
+        }
+        d->nremoved++;
+    }
+    return 0;
+}
+
+/* ---- patches ---- */
+
+static int
+patch_key(const struct map_json_cursor *c, const char *name, const char *prefix,
+    uint8_t key[32], bool *has)
+{
+    struct map_json_cursor m = map_json_member(c, name);
+    const char *s = NULL;
+    size_t len;
+
+    if (map_json_text(&m, &s, &len) != 0) {
+        return -1;
+    }
+    if (s == NULL) {
+        return 0;
+    }
+    if (keytext_prefixed(key, prefix, s, len) != 0) {
+        return map_json_fail(
+            &m, "\"%s\" and 64 hexadecimal digits expected", prefix);
+    }
+    *has = true;
+    return 0;
+}
+
+static int
+patch_number(
+    const struct map_json_cursor *c, const char *name, int64_t max, int64_t *v)
+{
+    struct map_json_cursor m = map_json_member(c, name);
+
+    if (map_json_int(&m, v) != 0) {
+        return -1;
+    }
+    return *v < 0 || *v > max
+               ? map_json_fail(
+                     &m, "a number from 0 to %" PRId64 " expected", max)
+               : 0;
+}
+
+static int
+parse_patch(const struct map_json_cursor *c, struct map_patch *p)
+{
+    struct map_json_cursor online = map_json_member(c, "Online"),
+                           expiry = map_json_member(c, "KeyExpiry"),
+                           caps = map_json_member(c, "CapMap"),
+                           endpoints = map_json_member(c, "Endpoints"),
+                           id = map_json_member(c, "NodeID");
+    int64_t derp = 0, cap = 0;
+
+    if (c->json == NULL || map_json_object(c) != 0) {
+        return map_json_fail(c, "an object expected");
+    }
+    p->has_online = online.json != NULL;
+    p->has_expiry = expiry.json != NULL;
+    p->has_caps = caps.json != NULL;
+    p->has_endpoints = endpoints.json != NULL;
+    if (map_json_int(&id, &p->id) != 0 ||
+        map_json_bool(&online, &p->to.online) != 0 ||
+        map_json_time(&expiry, &p->to.key_expiry) != 0 ||
+        map_json_caps(c, &p->to) != 0 || map_json_endpoints(c, &p->to) != 0 ||
+        patch_number(c, "DERPRegion", NETMAP_MAX_REGION, &derp) != 0 ||
+        patch_number(c, "Cap", INT32_MAX, &cap) != 0 ||
+        patch_key(c, "Key", "nodekey:", p->to.key, &p->to.has_key) != 0 ||
+        patch_key(c, "DiscoKey", "discokey:", p->to.disco, &p->to.has_disco) !=
+            0) {
+        return -1;
+    }
+    p->to.home_derp = (uint16_t)derp;
+    p->to.cap_version = (uint32_t)cap;
+    return 0;
+}
+
+static int
+parse_online(const struct map_json_cursor *m, struct map_delta *d)
+{
+    struct map_json_cursor e;
+    struct map_patch *p;
+    const char *name;
+    json_t *value;
+    char *end;
+
+    json_object_foreach((json_t *)m->json, name, value)
+    {
+        e = map_json_member(m, name);
+        p = &d->patches[d->npatches];
+        p->id = strtoll(name, &end, 10);
+        if (*end != '\0' || end == name || e.json == NULL) {
+            return map_json_fail(&e, "a node's ID and true or false expected");
+        }
+        if (map_json_bool(&e, &p->to.online) != 0) {
+            return -1;
+        }
+        p->has_online = true;
+        d->npatches++;
+    }
+    return 0;
+}
+
+/* OnlineChange comes before PeersChangedPatch. */
+static int
+parse_patches(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor m = map_json_member(doc, "PeersChangedPatch"),
+                           online = map_json_member(doc, "OnlineChange"), e;
+    size_t i, n;
+
+    if (map_json_list(&m, NETMAP_MAX_PEERS, "NETMAP_MAX_PEERS", &n) != 0 ||
+        map_json_object(&online) != 0) {
+        return -1;
+    }
+    d->patches = calloc(
+        n + json_object_size(online.json) + 1, sizeof(d->patches[0]));
+    if (d->patches == NULL) {
+        return map_json_no_memory(doc->err);
+    }
+    if (parse_online(&online, d) != 0) {
+        return -1;
+    }
+    for (i = 0; i < n; i++) {
+        e = map_json_element(&m, i);
+        d->npatches++;
+        if (parse_patch(&e, &d->patches[d->npatches - 1]) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+parse_peers(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor all = map_json_member(doc, "Peers"),
+                           changed = map_json_member(doc, "PeersChanged");
+    size_t n;
+
+    if (map_json_list(&all, NETMAP_MAX_PEERS, "NETMAP_MAX_PEERS", &n) != 0) {
+        return -1;
+    }
+    if (n > 0) { /* a full list; other forms in the message do not count */
+        d->full = true;
+        return parse_nodes(&all, d);
+    }
+    return parse_nodes(&changed, d) != 0 || parse_removed(doc, d) != 0 ||
+                   parse_patches(doc, d) != 0
+               ? -1
+               : 0;
+}
+
+/* ---- users ---- */
+
+static int
+by_id(const void *a, const void *b)
+{
+    const struct netmap_user *x = a, *y = b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static int
+parse_users(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor m = map_json_member(doc, "UserProfiles"), e;
+    size_t i, n, kept = 0;
+
+    if (map_json_list(&m, NETMAP_MAX_USERS, "NETMAP_MAX_USERS", &n) != 0) {
+        return -1;
+    }
+    d->users = calloc(n + 1, sizeof(d->users[0]));
+    if (d->users == NULL) {
+        return map_json_no_memory(doc->err);
+    }
+    for (i = 0; i < n; i++) {
+        e = map_json_element(&m, i);
+        if (map_json_user(&e, &d->users[d->nusers]) == 0) {
+            d->nusers++;
+            continue;
+        }
+        netmap_user_clear(&d->users[d->nusers]);
+        memset(&d->users[d->nusers], 0, sizeof(d->users[0]));
+        if (forgive(doc->err) != 0) {
+            return -1;
+        }
+    }
+    qsort(d->users, d->nusers, sizeof(d->users[0]), by_id);
+    for (i = 0; i < d->nusers; i++) {
+        if (kept > 0 && d->users[kept - 1].id == d->users[i].id) {
+            netmap_user_clear(&d->users[i]);
+        } else {
+            d->users[kept++] = d->users[i];
+        }
+    }
+    d->nusers = kept;
+    return 0;
+}
+
+/* ---- filter ---- */
+
+static int
+parse_chunk(
+    const struct map_json_cursor *c, const char *name, struct map_delta *d)
+{
+    struct map_chunk *k = &d->chunks[d->nchunks++];
+
+    k->name = map_json_copy(name, strlen(name));
+    if (k->name == NULL) {
+        return map_json_no_memory(c->err);
+    }
+    k->drop = c->json == NULL;
+    return k->drop ? 0 : map_json_chunk(c, &k->rules, &k->nrules, &k->old);
+}
+
+static int
+parse_filter(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor one = map_json_member(doc, "PacketFilter"),
+                           many = map_json_member(doc, "PacketFilters"), e;
+    const char *name;
+    json_t *value;
+    size_t n;
+
+    if (map_json_object(&many) != 0) {
+        return -1;
+    }
+    n = json_object_size(many.json);
+    if (n > MAP_DELTA_MAX_CHUNKS) {
+        return map_json_fail(&many,
+            "%zu parts, more than MAP_DELTA_MAX_CHUNKS (%d)", n,
+            MAP_DELTA_MAX_CHUNKS);
+    }
+    d->has_rules = one.json != NULL || many.json != NULL;
+    d->clear_chunks = json_is_null(json_object_get(many.json, "*"));
+    d->chunks = calloc(n + 2, sizeof(d->chunks[0]));
+    if (d->chunks == NULL) {
+        return map_json_no_memory(doc->err);
+    }
+    /* PacketFilter is before PacketFilters, so "*" undoes it. */
+    if (one.json != NULL && !d->clear_chunks &&
+        parse_chunk(&one, "base", d) != 0) {
+        return -1;
+    }
+    json_object_foreach((json_t *)many.json, name, value)
+    {
+        e = map_json_member(&many, name);
+        if (strlen(name) > NETMAP_MAX_STRING) {
+            return map_json_fail(&many,
+                "a name longer than NETMAP_MAX_STRING (%d bytes)",
+                NETMAP_MAX_STRING);
+        }
+        if (!(d->clear_chunks && strcmp(name, "*") == 0) &&
+            parse_chunk(&e, name, d) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- the rest ---- */
+
+static int
+parse_health(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor m = map_json_member(doc, "Health"), e;
+    size_t n;
+
+    if (map_json_list(&m, MAP_DELTA_MAX_HEALTH, "MAP_DELTA_MAX_HEALTH", &n) !=
+        0) {
+        return -1;
+    }
+    d->has_health = m.json != NULL;
+    d->health = calloc(n + 1, sizeof(d->health[0]));
+    if (d->health == NULL) {
+        return map_json_no_memory(doc->err);
+    }
+    while (d->nhealth < n) {
+        e = map_json_element(&m, d->nhealth++);
+        if (map_json_string(&e, &d->health[d->nhealth - 1]) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+parse_ping(const struct map_json_cursor *doc, struct map_ping *p)
+{
+    struct map_json_cursor m = map_json_member(doc, "PingRequest"), url, types,
+                           payload, noise;
+
+    if (m.json == NULL) {
+        return 0;
+    }
+    if (map_json_object(&m) != 0) {
+        return -1;
+    }
+    url = map_json_member(&m, "URL");
+    types = map_json_member(&m, "Types");
+    payload = map_json_member(&m, "Payload");
+    noise = map_json_member(&m, "URLIsNoise");
+    return map_json_bool(&noise, &p->noise) != 0 ||
+                   map_json_string(&types, &p->types) != 0 ||
+                   map_json_string(&payload, &p->payload) != 0 ||
+                   map_json_string(&url, &p->url) != 0
+               ? -1
+               : 0;
+}
+
+static int
+parse_debug(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor m = map_json_member(doc, "Debug");
+    double v = json_number_value(json_object_get(m.json, "SleepSeconds"));
+
+    d->sleep = v <= 0 ? 0 : v > SLEEP_MAX ? SLEEP_MAX : (unsigned)v;
+    return 0;
+}
+
+static int
+parse_lock(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor m = map_json_member(doc, "TKAInfo");
+    const char *head = json_string_value(json_object_get(m.json, "Head"));
+
+    d->locked = head != NULL && head[0] != '\0';
+    return 0;
+}
+
+static int
+parse(const struct map_json_cursor *doc, const struct netmap_derp *derp,
+    struct map_delta *d)
+{
+    struct map_json_cursor keepalive = map_json_member(doc, "KeepAlive"),
+                           domain = map_json_member(doc, "Domain"),
+                           time = map_json_member(doc, "ControlTime"),
+                           pop = map_json_member(doc, "PopBrowserURL"),
+                           self = map_json_member(doc, "Node"),
+                           relays = map_json_member(doc, "DERPMap");
+
+    if (map_json_object(doc) != 0 ||
+        map_json_bool(&keepalive, &d->keepalive) != 0 ||
+        map_json_time(&time, &d->control_time) != 0 ||
+        map_json_string(&pop, &d->pop_url) != 0 ||
+        map_json_string(&domain, &d->domain) != 0 ||
+        parse_ping(doc, &d->ping) != 0) {
+        return -1;
+    }
+    if (d->keepalive) {
+        return 0;
+    }
+    d->has_self = self.json != NULL;
+    if ((d->has_self && map_json_node(&self, false, &d->self) != 0) ||
+        (relays.json != NULL && map_json_derp(&relays, derp, &d->derp) != 0)) {
+        return -1;
+    }
+    /* A server leaves out what is false; a netmap file what is usual. */
+    d->self.authorized = json_is_true(
+        json_object_get(self.json, "MachineAuthorized"));
+    return parse_peers(doc, d) != 0 || parse_users(doc, d) != 0 ||
+                   parse_filter(doc, d) != 0 || parse_health(doc, d) != 0 ||
+                   parse_debug(doc, d) != 0 || parse_lock(doc, d) != 0
+               ? -1
+               : 0;
+}
+
+int
+map_json_delta(const char *text, size_t len, const struct netmap_derp *derp,
+    struct map_delta *d, struct map_json_error *err)
+{
+    struct map_json_cursor doc = {.err = err};
+    json_t *root = map_json_load(text, len, err);
+    int rc;
+
+    memset(d, 0, sizeof(*d));
+    if (root == NULL) {
+        return -1;
+    }
+    doc.json = root;
+    rc = parse(&doc, derp, d);
+    json_decref(root);
+    if (rc != 0) {
+        map_delta_clear(d);
+    }
+    return rc;
+}
+
+void
+map_delta_clear(struct map_delta *d)
+{
+    size_t i;
+
+    netmap_node_clear(&d->self);
+    for (i = 0; i < d->nnodes; i++) {
+        netmap_node_clear(&d->nodes[i]);
+    }
+    for (i = 0; i < d->npatches; i++) {
+        netmap_node_clear(&d->patches[i].to);
+    }
+    for (i = 0; i < d->nusers; i++) {
+        netmap_user_clear(&d->users[i]);
+    }
+    for (i = 0; i < d->nchunks; i++) {
+        free(d->chunks[i].name);
+        netmap_rules_free(d->chunks[i].rules, d->chunks[i].nrules);
+    }
+    for (i = 0; i < d->nhealth; i++) {
+        free(d->health[i]);
+    }
+    netmap_derp_free(d->derp);
+    free(d->nodes);
+    free(d->removed);
+    free(d->patches);
+    free(d->users);
+    free(d->domain);
+    free(d->chunks);
+    free(d->health);
+    free(d->pop_url);
+    free(d->ping.url);
+    free(d->ping.types);
+    free(d->ping.payload);
+    memset(d, 0, sizeof(*d));
+}

@@ -1,0 +1,82 @@
+/*
+ * map_json_delta.h: one MapResponse, understood but not applied.
+ *
+ * Everything that can be wrong with a message is found here, so that applying
+ * it (map_state.h) is all or nothing.  One bad peer or user does not make the
+ * rest of a tailnet useless: it is left out with a warning, and one that was
+ * known before is dropped.
+ */
+#ifndef MAP_JSON_DELTA_H
+#define MAP_JSON_DELTA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "map_json.h"
+
+#define MAP_DELTA_MAX_CHUNKS 1024
+#define MAP_DELTA_MAX_HEALTH 64
+
+/* A named part of the packet filter. */
+struct map_chunk {
+    char *name;
+    bool drop; /* delete it */
+    bool old;  /* has a form that voids the filter */
+    struct netmap_rule *rules;
+    unsigned nrules;
+};
+
+/* PeersChangedPatch and OnlineChange. */
+struct map_patch {
+    int64_t id;
+    bool has_online, has_expiry, has_endpoints, has_caps;
+    struct netmap_node to; /* the fields that are there (home_derp, cap_version
+                              0, has_key, has_disco false: not) */
+};
+
+struct map_ping {
+    char *url; /* NULL: no ping request */
+    char *types;
+    char *payload; /* as it came, base64 */
+    bool noise;
+};
+
+struct map_delta {
+    bool keepalive;
+    bool has_self;
+    struct netmap_node self;
+    bool full; /* nodes are all the peers there are */
+    struct netmap_node *nodes;
+    size_t nnodes;
+    int64_t *removed;
+    size_t nremoved;
+    struct map_patch *patches; /* in the order they apply */
+    size_t npatches;
+    struct netmap_user *users; /* sorted by ID, unique */
+    size_t nusers;
+    char *domain; /* "": not said */
+    bool has_rules, clear_chunks;
+    struct map_chunk *chunks; /* in the order they apply */
+    size_t nchunks;
+    struct netmap_derp *derp; /* NULL: unchanged */
+    bool has_health;
+    char **health;
+    size_t nhealth;
+    int64_t control_time; /* Unix seconds, 0: not said */
+    char *pop_url;        /* "": none */
+    bool locked;          /* the tailnet has a lock */
+    unsigned sleep;       /* seconds the server wants to be left alone */
+    struct map_ping ping;
+};
+
+/*
+ * map_json_delta(text, len, derp, d, err): ${derp}: the DERP map so far, or
+ * NULL.  Returns 0 and ${d} for map_delta_clear(), or -1 and why in ${err}.
+ */
+int map_json_delta(const char *text, size_t len, const struct netmap_derp *derp,
+    struct map_delta *d, struct map_json_error *err);
+
+void map_delta_clear(struct map_delta *d);
+
+#endif

@@ -1,0 +1,508 @@
+/*
+ * poll.c: the map stream, and the lite updates beside it.
+ *
+ * Theory of operation.  A stream's messages go through map_frame (bytes),
+ * map_json_delta (meaning) and map_state (the tailnet); netmaps are given from
+ * the loop, so that messages that come together make one.  The stream does not
+ * tell the server where we are: that is a lite update's job, at the stream's
+ * begin and at every change, one at a time, the latest values counting.
+ */
+#include "session.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../crypto/noise.h"
+#include "../engine/say.h"
+#include "map_json_write.h"
+
+#define SAVE_MS       1000 /* from a change to the saved netmap ... */
+#define SAVE_BYTES_MS 1000 /* ... and a millisecond for so many bytes of it */
+#define LITE_RETRY_MS 5000
+#define SKEW_MIN      60         /* seconds; below, clocks are taken as equal */
+#define TIME_MIN      1673373066 /* no clock is that old (test servers' are) */
+#define EXPIRY_MAX_S  3600
+
+static void removed(struct control *c, const char *words);
+
+/* ---- what a message means ---- */
+
+static void
+take_time(struct control *c, int64_t server)
+{
+    int64_t skew = server - (int64_t)time(NULL);
+
+    if (server == 0)
+        return;
+    if (server < TIME_MIN || (skew <= SKEW_MIN && skew >= -SKEW_MIN))
+        skew = 0;
+    c->skew = skew;
+}
+
+static void
+show_url(struct control *c, const char *url)
+{
+    struct url u;
+
+    if (url[0] == '\0' || (c->pop_url != NULL && strcmp(c->pop_url, url) == 0))
+        return;
+    free(c->pop_url);
+    c->pop_url = strdup(url);
+    if (url_parse(&u, url) == 0)
+        say_notice("node \"%s\": the control server asks to open %s",
+            c->node.name, url);
+}
+
+static void
+take_health(struct control *c, const struct map_delta *d)
+{
+    char words[MESSAGE_SHOWN_MAX];
+
+    for (size_t i = 0; i < d->nhealth; i++) {
+        message_show(words, d->health[i], strlen(d->health[i]));
+        say_warn(
+            "node \"%s\": the control server says: %s", c->node.name, words);
+    }
+    if (d->locked && !c->locked)
+        say_warn("node \"%s\": its tailnet is locked; this node does not check "
+                 "the lock's signatures, and locked peers refuse it until it "
+                 "is signed",
+            c->node.name);
+    c->locked = c->locked || d->locked;
+}
+
+static void
+say_warnings(struct control *c, const struct map_json_error *err)
+{
+    unsigned i;
+
+    for (i = 0; i < err->nwarnings && i < MAP_JSON_MAX_WARNINGS; i++)
+        say_warn("node \"%s\": netmap: %s", c->node.name, err->warnings[i]);
+    if (err->nwarnings > MAP_JSON_MAX_WARNINGS)
+        say_warn("node \"%s\": netmap: and %u warnings more", c->node.name,
+            err->nwarnings - MAP_JSON_MAX_WARNINGS);
+}
+
+static void
+count_contested(struct control *c, size_t before)
+{
+    size_t now = map_state_counts(c->map).contested;
+
+    if (now > before)
+        say_warn("node \"%s\": %zu peers are not shown: others have their key "
+                 "or address",
+            c->node.name, now);
+}
+
+/* Returns -1 when the stream is over with it. */
+static int
+message(struct control *c, const char *text, size_t len)
+{
+    size_t contested = map_state_counts(c->map).contested;
+    char why[MAP_STATE_ERROR_MAX];
+    struct map_json_error err;
+    struct map_delta d;
+    unsigned sleep;
+
+    c->messages++;
+    c->heard = loop_now();
+    loop_timer_set(c->watchdog, c->heard + SESSION_WATCHDOG_MS);
+    if (map_json_delta(text, len, map_state_derp(c->map), &d, &err) != 0) {
+        session_failed(c, 0, "a message of the control server: %s", err.text);
+        return -1;
+    }
+    say_warnings(c, &err);
+    if (map_state_apply(c->map, &d, why) != 0) {
+        map_delta_clear(&d);
+        session_failed(c, 0, "a message of the control server: %s", why);
+        return -1;
+    }
+    take_time(c, d.control_time);
+    show_url(c, d.pop_url);
+    take_health(c, &d);
+    if (!d.keepalive) {
+        count_contested(c, contested);
+        c->first = false;
+        poll_yield(c);
+    }
+    sleep = d.sleep;
+    if (d.ping.url != NULL && d.ping.url[0] != '\0')
+        pong_answer(c, &d.ping);
+    map_delta_clear(&d);
+    if (sleep > 0) {
+        session_failed(
+            c, sleep, "the control server asks for %u s of silence", sleep);
+        return -1;
+    }
+    return c->poll > 0 ? 0 : -1;
+}
+
+/* ---- netmaps ---- */
+
+static int64_t
+own_expiry(const struct netmap *nm)
+{
+    return nm->self.expired ? 1 : nm->self.key_expiry;
+}
+
+/* The state that ${nm} puts the node into. */
+static void
+tell_state(struct control *c, struct netmap *nm, int64_t now)
+{
+    int64_t end = own_expiry(nm);
+
+    if (!nm->self.authorized) {
+        /* Nobody may talk to it yet, whatever the message says. */
+        nm->npeers = 0;
+        netmap_drop_rules(nm);
+        session_set_state(c, CONTROL_WANTS_APPROVAL,
+            "an administrator of the tailnet has to approve this node");
+    } else if (end != 0 && end <= now && !c->login.active) {
+        session_set_state(c, CONTROL_EXPIRED, "the node's key has expired%s",
+            c->renew_failed ? " and is not renewed: see the error log" : "");
+    } else if (!c->login.active || c->login.renewal) {
+        if (c->login.url == NULL)
+            session_set_state(c, CONTROL_RUNNING, "%s", "");
+    }
+}
+
+/* When the key is to be renewed: before its end where there is an auth key,
+ * else at its end. */
+static void
+plan_renewal(struct control *c, const struct netmap *nm, int64_t now)
+{
+    bool has_source = c->node.auth_key[0] != '\0';
+    int64_t end = own_expiry(nm), at;
+
+    /* An administrator may be faster than a person at the login's URL. */
+    if (c->login.active && c->login.renewal &&
+        (end == 0 || (end > now && !has_source)))
+        login_end(c);
+    if (end == 0) {
+        loop_timer_set(c->expiry, UINT64_MAX);
+        return;
+    }
+    at = has_source ? end - SESSION_RENEW_S : end;
+    at = at > now ? at - now : 0;
+    loop_timer_set(c->expiry,
+        loop_now() + 1000 * (uint64_t)(at > EXPIRY_MAX_S ? EXPIRY_MAX_S : at));
+}
+
+static void
+renew(void *arg)
+{
+    struct control *c = arg;
+
+    if (c->login.active || c->stopped || c->leaving)
+        return;
+    if (c->renew_failed) { /* tried once; now and then again */
+        c->renew_failed = false;
+        loop_timer_set(c->expiry, loop_now() + SESSION_REFUSED_MAX);
+        return;
+    }
+    login_renew(c);
+    session_next(c);
+}
+
+static void
+yield(void *arg)
+{
+    struct control *c = arg;
+    struct map_settings settings = {
+        .accept_routes = c->node.accept_routes, .exit_node = c->node.exit_node};
+    struct netmap *nm = map_state_netmap(c->map, &settings);
+    int64_t now = session_wall(c), end;
+
+    if (nm == NULL) {
+        session_failed(c, 0, "out of memory for a netmap");
+        return;
+    }
+    c->failures = 0;
+    c->deltas++;
+    if (!c->unsaved) {
+        c->unsaved = true;
+        loop_timer_set(c->save_timer,
+            loop_now() + SAVE_MS + c->saved_bytes / SAVE_BYTES_MS);
+    }
+    end = own_expiry(nm);
+    plan_renewal(c, nm, now);
+    tell_state(c, nm, now);
+    if (end != 0 && c->skew != 0) /* the engine compares with our clock */
+        nm->self.key_expiry = end - c->skew;
+    c->ops->netmap(c->arg, nm, false);
+}
+
+void
+poll_yield(struct control *c)
+{
+    loop_timer_set(c->yield, 0);
+}
+
+static void
+save(void *arg)
+{
+    struct control *c = arg;
+    struct map_settings settings = {.accept_routes = true, .exit_node = ""};
+    struct netmap *nm = map_state_netmap(c->map, &settings);
+    size_t len = 0;
+    char *text = nm == NULL ? NULL : map_json_write(nm, &len);
+
+    c->unsaved = false;
+    netmap_free(nm);
+    if (text == NULL)
+        say_err("node \"%s\": out of memory: its netmap is not saved",
+            c->node.name);
+    else
+        c->ops->save(c->arg, CONTROL_SAVE_NETMAP, text, len);
+    c->saved_bytes = len;
+    free(text);
+}
+
+int
+poll_restore(struct control *c, const char *text, size_t len)
+{
+    struct map_settings settings = {
+        .accept_routes = c->node.accept_routes, .exit_node = c->node.exit_node};
+    char why[MAP_STATE_ERROR_MAX];
+    struct map_json_error err;
+    struct map_delta d;
+    uint8_t public[32];
+    int rc;
+
+    if (map_json_delta(text, len, NULL, &d, &err) != 0)
+        return -1;
+    rc = map_state_apply(c->map, &d, why);
+    map_delta_clear(&d);
+    if (rc != 0)
+        return -1;
+    c->cached = map_state_netmap(c->map, &settings);
+    noise_public_key(public, c->key);
+    if (c->cached == NULL || !c->cached->self.has_key ||
+        memcmp(c->cached->self.key, public, 32) != 0) {
+        netmap_free(c->cached);
+        c->cached = NULL;
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- lite updates ---- */
+
+static void
+lite_head(void *arg, const struct h2_answer *a)
+{
+    ((struct control *)arg)->lite_status = a->status;
+}
+
+static void
+ignore(void *arg, const uint8_t *p, size_t len)
+{
+    (void)arg;
+    (void)p;
+    (void)len;
+}
+
+static void
+lite_done(void *arg, const char *why)
+{
+    struct control *c = arg;
+
+    c->lite = 0;
+    loop_timer_set(c->lite_timer, UINT64_MAX);
+    if (why == NULL && (c->lite_status == 404 || c->lite_status == 400)) {
+        removed(c, "the control server does not know this node any more");
+        return;
+    }
+    if (why != NULL || c->lite_status != 200) {
+        c->lite_wanted = true;
+        loop_timer_set(c->lite_timer, loop_now() + LITE_RETRY_MS);
+    } else if (c->lite_wanted) {
+        poll_lite(c);
+    }
+}
+
+static const struct h2_ops lite_ops = {
+    .head = lite_head, .data = ignore, .done = lite_done};
+
+void
+poll_lite(struct control *c)
+{
+    uint8_t public[32];
+    struct message_self self;
+    char *body;
+    size_t len;
+
+    c->lite_wanted = true;
+    if (c->poll <= 0 || c->lite > 0)
+        return;
+    self = session_self(c, c->key, public);
+    body = message_map(&self, false, &len);
+    if (body == NULL)
+        return; /* the next change says it all */
+    c->lite_wanted = false;
+    c->lite_status = 0;
+    c->lite = session_request(c, "POST", "/machine/map", body, len, &lite_ops);
+    message_free(body, len);
+    if (c->lite > 0)
+        loop_timer_set(c->lite_timer, loop_now() + SESSION_REQUEST_MS);
+}
+
+static void
+lite_due(void *arg)
+{
+    struct control *c = arg;
+
+    session_cancel(c, &c->lite); /* it took too long, or is to be repeated */
+    poll_lite(c);
+}
+
+/* ---- the stream ---- */
+
+/* A new login, with the key that was known: the server may only have lost
+ * its database. */
+static void
+removed(struct control *c, const char *words)
+{
+    poll_cancel(c);
+    login_begin(c);
+    say_warn("node \"%s\": %s: it logs in again", c->node.name, words);
+    session_failed(c, 0, "%s", words);
+}
+
+static void
+head(void *arg, const struct h2_answer *a)
+{
+    struct control *c = arg;
+
+    c->poll_status = a->status;
+    c->poll_retry = message_retry_after(a->retry_after, (int64_t)time(NULL));
+}
+
+static void
+data(void *arg, const uint8_t *p, size_t len)
+{
+    struct control *c = arg;
+    const char *text;
+    size_t used, n;
+    int rc;
+
+    while (len > 0 && c->poll > 0 && c->poll_status == 200) {
+        rc = map_frame_feed(c->frames, p, len, &used);
+        if (rc < 0) {
+            session_failed(c, 0, "a message of the control server: %s",
+                map_frame_error(c->frames));
+            return;
+        }
+        p += used;
+        len -= used;
+        if (rc == 0)
+            continue;
+        text = map_frame_text(c->frames, &n);
+        c->wire += map_frame_wire(c->frames);
+        c->text += n;
+        if (message(c, text, n) != 0)
+            return;
+    }
+}
+
+static void
+done(void *arg, const char *why)
+{
+    struct control *c = arg;
+    unsigned status = c->poll_status, retry = c->poll_retry;
+
+    c->poll = 0;
+    poll_cancel(c);
+    if (status == 404 || status == 400)
+        removed(c, "the control server does not know this node any more");
+    else if (status != 200 && status != 0)
+        session_failed(c, retry,
+            "the control server gives no netmap: HTTP status %u", status);
+    else
+        session_failed(c, 0, "control server %s: %s", c->url.host,
+            why != NULL ? why : "it ended the map stream");
+}
+
+static const struct h2_ops ops = {.head = head, .data = data, .done = done};
+
+static void
+silent(void *arg)
+{
+    struct control *c = arg;
+
+    session_failed(c, 0, "control server %s: nothing came for %d s",
+        c->url.host, SESSION_WATCHDOG_MS / 1000);
+}
+
+void
+poll_begin(struct control *c)
+{
+    uint8_t public[32];
+    struct message_self self;
+    char *body;
+    size_t len;
+
+    if (c->poll > 0)
+        return;
+    poll_cancel(c);
+    self = session_self(c, c->key, public);
+    body = message_map(&self, true, &len);
+    c->frames = map_frame_new(true);
+    if (body == NULL || c->frames == NULL) {
+        message_free(body, len);
+        session_failed(c, 0, "out of memory");
+        return;
+    }
+    map_state_begin(c->map);
+    c->first = true;
+    c->poll_status = 0;
+    c->reconnects++;
+    c->poll = session_request(c, "POST", "/machine/map", body, len, &ops);
+    message_free(body, len);
+    if (c->poll <= 0)
+        return;
+    loop_timer_set(c->watchdog, loop_now() + SESSION_WATCHDOG_MS);
+    poll_lite(c);
+}
+
+void
+poll_cancel(struct control *c)
+{
+    session_cancel(c, &c->poll);
+    session_cancel(c, &c->lite);
+    loop_timer_set(c->watchdog, UINT64_MAX);
+    loop_timer_set(c->lite_timer, UINT64_MAX);
+    map_frame_free(c->frames);
+    c->frames = NULL;
+}
+
+int
+poll_init(struct control *c)
+{
+    c->map = map_state_new();
+    c->watchdog = loop_timer_new(silent, c);
+    c->yield = loop_timer_new(yield, c);
+    c->expiry = loop_timer_new(renew, c);
+    c->save_timer = loop_timer_new(save, c);
+    c->lite_timer = loop_timer_new(lite_due, c);
+    return c->map == NULL || c->watchdog == NULL || c->yield == NULL ||
+                   c->expiry == NULL || c->save_timer == NULL ||
+                   c->lite_timer == NULL
+               ? -1
+               : 0;
+}
+
+void
+poll_free(struct control *c)
+{
+    map_frame_free(c->frames);
+    netmap_free(c->cached);
+    map_state_free(c->map);
+    free(c->pop_url);
+    loop_timer_free(c->watchdog);
+    loop_timer_free(c->yield);
+    loop_timer_free(c->expiry);
+    loop_timer_free(c->save_timer);
+    loop_timer_free(c->lite_timer);
+}

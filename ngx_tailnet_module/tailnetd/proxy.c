@@ -1,0 +1,201 @@
+/*
+ * proxy.c: reading the environment; see proxy.h.
+ */
+#include "proxy.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "../core/tn_addr.h"
+#include "base64.h"
+
+#define DEFAULT_PORT 80
+
+/* A variable's value, ${*name} being how it is spelled; NULL: unset or "". */
+static const char *
+variable(const char *lower, const char *upper, const char **name)
+{
+    const char *v = getenv(lower);
+
+    *name = lower;
+    if (v == NULL || *v == '\0') {
+        *name = upper;
+        v = getenv(upper);
+    }
+    return v == NULL || *v == '\0' ? NULL : v;
+}
+
+static bool
+is_loopback(const char *host, const struct tn_addr *a, bool is_addr)
+{
+    static const uint8_t one[16] = {[15] = 1};
+
+    if (!is_addr)
+        return strcasecmp(host, "localhost") == 0;
+    return tn_addr_is4(a) ? a->b[12] == 127 : memcmp(a->b, one, 16) == 0;
+}
+
+/* ${len} bytes of ${item}: a name, ".suffix", address, prefix, or "*"; with
+ * ":port" it speaks of that port only. */
+static bool
+item_matches(const char *item, size_t len, const char *host, uint16_t port,
+    const struct tn_addr *a, bool is_addr)
+{
+    const char *colon = memrchr(item, ':', len);
+    size_t hlen = strlen(host);
+    struct tn_prefix p;
+
+    if (len == 1 && *item == '*')
+        return true;
+    if (tn_prefix_parse(&p, item, len) == 0)
+        return is_addr && tn_prefix_contains(&p, a);
+    if (colon != NULL) {
+        if (strtoul(colon + 1, NULL, 10) != port)
+            return false;
+        len = (size_t)(colon - item);
+        if (len > 2 && item[0] == '[' && item[len - 1] == ']') {
+            item++;
+            len -= 2;
+        }
+        if (tn_prefix_parse(&p, item, len) == 0)
+            return is_addr && tn_prefix_contains(&p, a);
+    }
+    if (len > 0 && *item == '.') {
+        item++;
+        len--;
+    }
+    if (len == 0 || len > hlen || is_addr)
+        return false;
+    return strncasecmp(host + hlen - len, item, len) == 0 &&
+           (len == hlen || host[hlen - len - 1] == '.');
+}
+
+static bool
+excluded(const char *host, uint16_t port)
+{
+    const char *name, *list = variable("no_proxy", "NO_PROXY", &name);
+    struct tn_addr a;
+    bool is_addr = tn_addr_parse(&a, host, strlen(host)) == 0;
+    size_t n;
+
+    if (is_loopback(host, &a, is_addr))
+        return true;
+    for (; list != NULL && *list != '\0'; list += n) {
+        list += strspn(list, ", \t");
+        n = strcspn(list, ", \t");
+        if (n > 0 && item_matches(list, n, host, port, &a, is_addr))
+            return true;
+    }
+    return false;
+}
+
+static int
+nibble(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* "%41" in ${s} becomes "A"; returns its length, or 0: too long. */
+static size_t
+unescape(char *out, size_t size, const char *s, size_t len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (n == size)
+            return 0;
+        if (s[i] == '%' && i + 2 < len && nibble(s[i + 1]) >= 0 &&
+            nibble(s[i + 2]) >= 0) {
+            out[n++] = (char)(nibble(s[i + 1]) << 4 | nibble(s[i + 2]));
+            i += 2;
+        } else {
+            out[n++] = s[i];
+        }
+    }
+    return n;
+}
+
+static bool
+set_auth(struct proxy *p, const char *userinfo, size_t len)
+{
+    char plain[PROXY_AUTH_MAX / 4 * 3 - 3];
+    _Static_assert(BASE64_LEN(sizeof(plain)) <= PROXY_AUTH_MAX, "it fits");
+    size_t n = unescape(plain, sizeof(plain), userinfo, len);
+
+    if (n > 0)
+        base64_encode(p->auth, plain, n);
+    explicit_bzero(plain, sizeof(plain));
+    return n > 0;
+}
+
+/* "[http://][user:password@]HOST[:PORT][/]" */
+static bool
+parse(struct proxy *p, const char *url)
+{
+    const char *at, *host, *end, *colon;
+    unsigned long port = DEFAULT_PORT;
+    char *rest;
+    size_t len;
+
+    memset(p, 0, sizeof(*p));
+    if (strncasecmp(url, "http://", 7) == 0)
+        url += 7;
+    else if (strstr(url, "://") != NULL)
+        return false;
+    len = strcspn(url, "/");
+    at = memrchr(url, '@', len);
+    if (at != NULL && !set_auth(p, url, (size_t)(at - url)))
+        return false;
+    host = at == NULL ? url : at + 1;
+    end = url + len;
+    if (*host == '[') {
+        host++;
+        colon = memchr(host, ']', (size_t)(end - host));
+        if (colon == NULL)
+            return false;
+        len = (size_t)(colon - host);
+        colon++;
+    } else {
+        colon = memchr(host, ':', (size_t)(end - host));
+        if (colon == NULL)
+            colon = end;
+        len = (size_t)(colon - host);
+    }
+    if (colon < end && *colon == ':') {
+        port = strtoul(colon + 1, &rest, 10);
+        if (rest != end)
+            return false;
+    } else if (colon != end) {
+        return false;
+    }
+    if (len == 0 || len > PROXY_HOST_MAX || port == 0 || port > 65535)
+        return false;
+    memcpy(p->host, host, len);
+    p->port = (uint16_t)port;
+    return true;
+}
+
+enum proxy_verdict
+proxy_for(const char *host, uint16_t port, bool tls, struct proxy *p,
+    char err[PROXY_ERROR_MAX])
+{
+    const char *name;
+    const char *url = tls ? variable("https_proxy", "HTTPS_PROXY", &name)
+                          : variable("http_proxy", "HTTP_PROXY", &name);
+
+    if (url == NULL || excluded(host, port))
+        return PROXY_DIRECT;
+    if (parse(p, url))
+        return PROXY_USE;
+    explicit_bzero(p, sizeof(*p));
+    snprintf(err, PROXY_ERROR_MAX,
+        "the environment's %s is not of the form "
+        "http://[USER:PASSWORD@]HOST[:PORT]",
+        name);
+    return PROXY_UNUSABLE;
+}

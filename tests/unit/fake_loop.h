@@ -1,0 +1,109 @@
+/*
+ * fake_loop.h: the timers of tailnetd/loop.h with a clock that the test turns.
+ * For one test program, instead of loop.c.
+ */
+#ifndef FAKE_LOOP_H
+#define FAKE_LOOP_H
+
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "../../ngx_tailnet_module/tailnetd/loop.h"
+
+struct loop_timer {
+    struct loop_timer *next;
+    uint64_t at;
+    void (*cb)(void *arg);
+    void *arg;
+};
+
+static struct {
+    uint64_t now;
+    struct loop_timer *timers;
+    unsigned ntimers;
+} loop;
+
+uint64_t
+loop_now(void)
+{
+    return loop.now;
+}
+
+uint64_t
+loop_now_us(void)
+{
+    return loop.now * 1000;
+}
+
+struct loop_timer *
+loop_timer_new(void (*cb)(void *arg), void *arg)
+{
+    struct loop_timer *t = calloc(1, sizeof(*t));
+
+    assert_non_null(t);
+    t->cb = cb;
+    t->arg = arg;
+    t->at = UINT64_MAX;
+    t->next = loop.timers;
+    loop.timers = t;
+    loop.ntimers++;
+    return t;
+}
+
+void
+loop_timer_set(struct loop_timer *t, uint64_t at)
+{
+    t->at = at;
+}
+
+void
+loop_timer_free(struct loop_timer *t)
+{
+    if (t == NULL)
+        return;
+    t->at = UINT64_MAX;
+    loop.ntimers--;
+}
+
+/* Runs what is due meanwhile, each at its time. */
+static inline void
+sleep_ms(uint64_t ms)
+{
+    uint64_t end = loop.now + ms;
+    struct loop_timer *t, *first;
+
+    for (;;) {
+        first = NULL;
+        for (t = loop.timers; t != NULL; t = t->next)
+            if (t->at <= end && (first == NULL || t->at < first->at))
+                first = t;
+        if (first == NULL)
+            break;
+        loop.now = first->at > loop.now ? first->at : loop.now;
+        first->at = UINT64_MAX;
+        first->cb(first->arg);
+    }
+    loop.now = end;
+}
+
+/* Every timer was freed. */
+static inline void
+fake_loop_end(void)
+{
+    struct loop_timer *t, *next;
+
+    assert_int_equal(loop.ntimers, 0);
+    for (t = loop.timers; t != NULL; t = next) {
+        next = t->next;
+        free(t);
+    }
+    loop.timers = NULL;
+}
+
+#endif
