@@ -18,8 +18,11 @@ extern bool ctl_json;          /* --json */
 
 int exec_main(int argc, char **argv);
 int genkey_main(int argc, char **argv);
+int login_main(int argc, char **argv);
+int logout_main(int argc, char **argv);
 int ping_main(int argc, char **argv);
 int pubkey_main(int argc, char **argv);
+int rotate_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int whois_main(int argc, char **argv);
 

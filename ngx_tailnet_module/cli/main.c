@@ -16,6 +16,9 @@ static const struct {
     {"whois", whois_main, "whois [NODE/]ADDRESS    who has an address"},
     {"ping", ping_main, "ping [NODE/]PEER        is a peer there (-c N)"},
     {"exec", exec_main, "exec NODE -- COMMAND    run a program on the mesh"},
+    {"login", login_main, "login [NODE]            join its tailnet (again)"},
+    {"logout", logout_main, "logout [NODE]           leave its tailnet"},
+    {"rotate", rotate_main, "rotate [NODE]           give it a new node key"},
     {"genkey", genkey_main, "genkey                  a new private key"},
     {"pubkey", pubkey_main, "pubkey < PRIVATE        its public key"},
 };

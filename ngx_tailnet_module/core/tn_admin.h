@@ -31,6 +31,7 @@
  *   worker, ctl        STATUS      text        -        TEXT, 1 fd
  *   ctl                PING        ping        -        TEXT, 1 fd
  *   ctl                NETNS       node        -        FDS, 1 or 2 fds
+ *   ctl                CONTROL     control     -        TEXT, 1 fd
  *   master             STOP        -           -        OK
  */
 #ifndef TN_ADMIN_H
@@ -68,6 +69,7 @@ enum tn_admin_type {
     TN_ADMIN_STATUS = 35,
     TN_ADMIN_PING = 48,
     TN_ADMIN_NETNS = 49,
+    TN_ADMIN_CONTROL = 50,
 };
 
 enum tn_admin_role {
@@ -168,6 +170,20 @@ struct tn_admin_ping {
     uint32_t timeout_ms;
 };
 
+/* What a node that joins by a control server is to do. */
+enum tn_admin_what {
+    TN_CONTROL_LOGIN = 1,
+    TN_CONTROL_LOGOUT = 2,
+    TN_CONTROL_ROTATE = 3,
+    TN_CONTROL_SHOW = 4, /* nothing but the answer */
+};
+
+struct tn_admin_control {
+    struct tn_admin_head h;
+    char node[TN_NODE_NAME_MAX + 1];
+    uint32_t what;
+};
+
 /* TEXT: the fd is a memory file that holds a JSON document. */
 
 _Static_assert(sizeof(struct tn_admin_head) == 8, "drawn as bytes");
@@ -178,5 +194,6 @@ _Static_assert(sizeof(struct tn_admin_node) == 72, "drawn as bytes");
 _Static_assert(sizeof(struct tn_admin_snapshot) == 80, "drawn as bytes");
 _Static_assert(sizeof(struct tn_admin_sockets) == 76, "drawn as bytes");
 _Static_assert(sizeof(struct tn_admin_ping) == 92, "drawn as bytes");
+_Static_assert(sizeof(struct tn_admin_control) == 76, "drawn as bytes");
 
 #endif

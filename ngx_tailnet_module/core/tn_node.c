@@ -16,11 +16,13 @@
  */
 #include "tn_node.h"
 
+#include "tn_addr.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#define WORDS_MAX     8    /* of one statement */
+#define WORDS_MAX     66   /* of one statement */
 #define STATEMENT_MAX 4096 /* bytes of its words, each with a NUL */
 #define SHOWN_MAX     80   /* bytes of a word that a message repeats */
 
@@ -209,6 +211,189 @@ set_number(const struct option *o, void *field, const char *value,
     return 0;
 }
 
+/* A URL; its host is the control client's to understand. */
+static int
+set_url(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    const char *host = NULL;
+
+    (void)prefix;
+    if (strncmp(value, "https://", 8) == 0) {
+        host = value + 8;
+    } else if (strncmp(value, "http://", 7) == 0) {
+        host = value + 7;
+    }
+    if (host == NULL || host[strcspn(host, "/@?#")] == '@' || *host == '\0' ||
+        *host == '/') {
+        return fail(err, "\"%s\": a URL of http or https expected, got \"%s\"",
+            o->name, show(value).text);
+    }
+    for (size_t i = 0; value[i] != '\0'; i++) {
+        if (value[i] <= ' ' || (unsigned char)value[i] >= 0x7f) {
+            return fail(err, "\"%s\": a character that no URL has in \"%s\"",
+                o->name, show(value).text);
+        }
+    }
+    if (strlen(value) > TN_NODE_URL_MAX) {
+        return fail(
+            err, "\"%s\": longer than %d bytes", o->name, TN_NODE_URL_MAX);
+    }
+    strcpy(field, value);
+    return 0;
+}
+
+/* Where an auth key comes from; never the key, which no message shows. */
+static int
+set_auth_key(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    static const char *const schemes[] = {
+        "file:", "env:", "credential:", "exec:"};
+    char *text = field;
+    size_t i, n;
+
+    for (i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        n = strlen(schemes[i]);
+        if (strncmp(value, schemes[i], n) != 0) {
+            continue;
+        }
+        if (i == 0) {
+            char path[TN_NODE_PATH_MAX + 1];
+
+            if (set_path(o, path, value + n, prefix, err) != 0) {
+                return -1;
+            }
+            if (strlen(path) + n > TN_NODE_PATH_MAX) {
+                return fail(err, "\"%s\": path is longer than %zu bytes",
+                    o->name, TN_NODE_PATH_MAX - n);
+            }
+            memcpy(text, schemes[i], n);
+            strcpy(text + n, path);
+            return 0;
+        }
+        if (value[n] == '\0' || strlen(value) > TN_NODE_PATH_MAX ||
+            (i < 3 && (strpbrk(value + n, "/= \t") != NULL))) {
+            return fail(err, "\"%s\": %s", o->name,
+                i == 1   ? "\"env:\" and a variable's name expected"
+                : i == 2 ? "\"credential:\" and its name expected"
+                         : "\"exec:\" and a command of at most 1000 bytes "
+                           "expected");
+        }
+        strcpy(text, value);
+        return 0;
+    }
+    return fail(err,
+        "\"%s\": \"file:PATH\", \"env:NAME\", \"credential:NAME\" or "
+        "\"exec:COMMAND\" expected; a key itself does not belong here",
+        o->name);
+}
+
+static int
+set_hostname(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    (void)prefix;
+    if (!tn_node_name_valid(value, strlen(value))) {
+        return fail(err,
+            "\"%s\": up to %d of a-z, 0-9 and inner \"-\" expected, got "
+            "\"%s\"",
+            o->name, TN_NODE_NAME_MAX, show(value).text);
+    }
+    strcpy(field, value);
+    return 0;
+}
+
+static int
+set_flag(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    bool on = strcmp(value, "on") == 0;
+
+    (void)prefix;
+    if (!on && strcmp(value, "off") != 0) {
+        return fail(err, "\"%s\": \"on\" or \"off\" expected, got \"%s\"",
+            o->name, show(value).text);
+    }
+    memcpy(field, &on, sizeof on);
+    return 0;
+}
+
+/* One more of a list whose members have spaces between them. */
+static int
+add_item(
+    const struct option *o, char *list, const char *value, char err[TN_ERR_MAX])
+{
+    size_t len = strlen(list), more = strlen(value);
+
+    if (len + more + 1 > TN_NODE_TAGS_MAX) {
+        return fail(
+            err, "\"%s\": longer than %d bytes", o->name, TN_NODE_TAGS_MAX);
+    }
+    if (len > 0) {
+        list[len++] = ' ';
+    }
+    memcpy(list + len, value, more + 1);
+    return 0;
+}
+
+/* "tag:", a letter, then letters, digits and "-". */
+static int
+add_tag(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    static const char inner[] = "abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-";
+    const char *name = value + 4;
+
+    (void)prefix;
+    if (strncmp(value, "tag:", 4) != 0 || *name == '\0' || *name == '-' ||
+        (*name >= '0' && *name <= '9') || name[strspn(name, inner)] != '\0') {
+        return fail(err,
+            "\"%s\": \"tag:\" and a name of letters, digits and \"-\" "
+            "expected, got \"%s\"",
+            o->name, show(value).text);
+    }
+    return add_item(o, field, value, err);
+}
+
+static int
+add_route(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    struct tn_prefix p;
+
+    (void)prefix;
+    if (tn_prefix_parse(&p, value, strlen(value)) != 0) {
+        return fail(err,
+            "\"%s\": a prefix without host bits expected, got \"%s\"", o->name,
+            show(value).text);
+    }
+    return add_item(o, field, value, err);
+}
+
+static int
+set_peer(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    size_t len = strlen(value);
+
+    (void)prefix;
+    for (size_t i = 0; i < len; i++) {
+        if (value[i] <= ' ' || (unsigned char)value[i] >= 0x7f) {
+            len = 0;
+        }
+    }
+    if (len == 0 || len > TN_NODE_URL_MAX) {
+        return fail(err,
+            "\"%s\": a peer's name or address expected, got "
+            "\"%s\"",
+            o->name, show(value).text);
+    }
+    strcpy(field, value);
+    return 0;
+}
+
 static const struct option options[] = {
     {"netmap", set_path, offsetof(struct tn_node, netmap), 0, 0},
     {"private_key", set_source, offsetof(struct tn_node, private_key), 0, 0},
@@ -216,11 +401,29 @@ static const struct option options[] = {
         0},
     {"port", set_number, offsetof(struct tn_node, port), 0, 65535},
     {"mtu", set_number, offsetof(struct tn_node, mtu), TN_MTU_MIN, TN_MTU_MAX},
+    {"control_url", set_url, offsetof(struct tn_node, control_url), 0, 0},
+    {"auth_key", set_auth_key, offsetof(struct tn_node, auth_key), 0, 0},
+    {"state", set_path, offsetof(struct tn_node, state), 0, 0},
+    {"hostname", set_hostname, offsetof(struct tn_node, hostname), 0, 0},
+    {"tags", add_tag, offsetof(struct tn_node, tags), 0, 0},
+    {"ephemeral", set_flag, offsetof(struct tn_node, ephemeral), 0, 0},
+    {"accept_routes", set_flag, offsetof(struct tn_node, accept_routes), 0, 0},
+    {"advertise_routes", add_route, offsetof(struct tn_node, routes), 0, 0},
+    {"exit_node", set_peer, offsetof(struct tn_node, exit_node), 0, 0},
+    {"capability_version", set_number, offsetof(struct tn_node, capability),
+        TN_CAPABILITY_MIN, UINT16_MAX},
 };
 
 #define NOPTIONS (sizeof options / sizeof options[0])
 
 _Static_assert(NOPTIONS <= 32, "tn_node.given has a bit for each");
+
+/* May it have more values than one? */
+static bool
+is_list(const struct option *o)
+{
+    return o->set == add_tag || o->set == add_route;
+}
 
 int
 tn_node_set(struct tn_node *n, const char *const argv[], size_t argc,
@@ -239,15 +442,17 @@ tn_node_set(struct tn_node *n, const char *const argv[], size_t argc,
         return fail(err, "unknown option \"%s\" in tailnet_node \"%s\"",
             argc > 0 ? show(argv[0]).text : "", n->name);
     }
-    if (argc != 2) {
-        return fail(
-            err, "\"%s\": one value expected, got %zu", o->name, argc - 1);
+    if (argc != 2 && (argc < 2 || !is_list(o))) {
+        return fail(err, "\"%s\": %s value expected, got %zu", o->name,
+            is_list(o) ? "at least one" : "one", argc - 1);
     }
     if ((n->given & bit) != 0) {
         return fail(err, "\"%s\" is given twice", o->name);
     }
-    if (o->set(o, (char *)n + o->offset, argv[1], prefix, err) != 0) {
-        return -1;
+    for (size_t i = 1; i < argc; i++) {
+        if (o->set(o, (char *)n + o->offset, argv[i], prefix, err) != 0) {
+            return -1;
+        }
     }
     n->given |= bit;
     return 0;
@@ -255,36 +460,121 @@ tn_node_set(struct tn_node *n, const char *const argv[], size_t argc,
 
 /* The whole table. */
 
+bool
+tn_node_joins(const struct tn_node *n)
+{
+    return n->netmap[0] == '\0' && n->private_key[0] == '\0' &&
+           (n->control_url[0] != '\0' || n->auth_key[0] != '\0' ||
+               n->state[0] != '\0' || n->ephemeral);
+}
+
+const char *
+tn_node_control_url(const struct tn_node *n)
+{
+    return n->control_url[0] != '\0' ? n->control_url : TN_CONTROL_URL;
+}
+
+const char *
+tn_node_hostname(const struct tn_node *n)
+{
+    return n->hostname[0] != '\0' ? n->hostname : n->name;
+}
+
+/* The first option of the other kind than ${a} is, or NULL. */
+static const char *
+stray(const struct tn_node *a)
+{
+    static const size_t joining[] = {offsetof(struct tn_node, control_url),
+        offsetof(struct tn_node, auth_key), offsetof(struct tn_node, state),
+        offsetof(struct tn_node, hostname), offsetof(struct tn_node, tags),
+        offsetof(struct tn_node, routes), offsetof(struct tn_node, exit_node)};
+
+    if (tn_node_joins(a)) {
+        return a->preshared_keys[0] != '\0' ? "preshared_keys" : NULL;
+    }
+    for (size_t i = 0; i < sizeof joining / sizeof joining[0]; i++) {
+        for (size_t j = 0; j < NOPTIONS; j++) {
+            if (options[j].offset == joining[i] &&
+                ((const char *)a)[joining[i]] != '\0') {
+                return options[j].name;
+            }
+        }
+    }
+    return a->ephemeral       ? "ephemeral"
+           : a->accept_routes ? "accept_routes"
+                              : NULL;
+}
+
+/* What one node lacks, or has too much. */
+static int
+check_one(const struct tn_node *a, char err[TN_ERR_MAX])
+{
+    const char *other = stray(a);
+
+    if (tn_node_joins(a)) {
+        if (a->state[0] == '\0' && !a->ephemeral) {
+            return fail(err,
+                "tailnet_node \"%s\" has no \"state\", which only an "
+                "\"ephemeral\" node can do without",
+                a->name);
+        }
+        return other == NULL
+                   ? 0
+                   : fail(err,
+                         "tailnet_node \"%s\" has \"%s\", which is for nodes "
+                         "with a \"netmap\"",
+                         a->name, other);
+    }
+    if (a->netmap[0] == '\0' || a->private_key[0] == '\0') {
+        return fail(err, "tailnet_node \"%s\" has no \"%s\"", a->name,
+            a->netmap[0] == '\0' ? "netmap" : "private_key");
+    }
+    return other == NULL
+               ? 0
+               : fail(err,
+                     "tailnet_node \"%s\" has \"%s\", which is for nodes "
+                     "without a \"netmap\"",
+                     a->name, other);
+}
+
+/* What ${a} may not share with ${b}, which was there before. */
+static int
+check_two(
+    const struct tn_node *a, const struct tn_node *b, char err[TN_ERR_MAX])
+{
+    if (strcmp(a->name, b->name) == 0) {
+        return fail(err, "tailnet_node \"%s\" is there twice", a->name);
+    }
+    if (a->private_key[0] != '\0' &&
+        strcmp(a->private_key, b->private_key) == 0) {
+        return fail(err,
+            "tailnet_node \"%s\" has the \"private_key\" of "
+            "tailnet_node \"%s\"",
+            a->name, b->name);
+    }
+    if (a->state[0] != '\0' && strcmp(a->state, b->state) == 0) {
+        return fail(err,
+            "tailnet_node \"%s\" has the \"state\" of tailnet_node \"%s\"",
+            a->name, b->name);
+    }
+    if (a->port != 0 && a->port == b->port) {
+        return fail(err,
+            "tailnet_node \"%s\" has the \"port\" %u of "
+            "tailnet_node \"%s\"",
+            a->name, a->port, b->name);
+    }
+    return 0;
+}
+
 int
 tn_node_check(const struct tn_node *nodes, size_t n, char err[TN_ERR_MAX])
 {
     for (size_t i = 0; i < n; i++) {
-        const struct tn_node *a = &nodes[i];
-
-        if (a->netmap[0] == '\0' || a->private_key[0] == '\0') {
-            fail(err, "tailnet_node \"%s\" has no \"%s\"", a->name,
-                a->netmap[0] == '\0' ? "netmap" : "private_key");
+        if (check_one(&nodes[i], err) != 0) {
             return (int)i;
         }
         for (size_t j = 0; j < i; j++) {
-            const struct tn_node *b = &nodes[j];
-
-            if (strcmp(a->name, b->name) == 0) {
-                fail(err, "tailnet_node \"%s\" is there twice", a->name);
-                return (int)i;
-            }
-            if (strcmp(a->private_key, b->private_key) == 0) {
-                fail(err,
-                    "tailnet_node \"%s\" has the \"private_key\" of "
-                    "tailnet_node \"%s\"",
-                    a->name, b->name);
-                return (int)i;
-            }
-            if (a->port != 0 && a->port == b->port) {
-                fail(err,
-                    "tailnet_node \"%s\" has the \"port\" %u of "
-                    "tailnet_node \"%s\"",
-                    a->name, a->port, b->name);
+            if (check_two(&nodes[i], &nodes[j], err) != 0) {
                 return (int)i;
             }
         }
@@ -601,21 +891,36 @@ put_text(struct writer *w, const char *s)
     put(w, s, strlen(s));
 }
 
-/* Option ${name} with ${value} in quotes, in which only the quote itself and
- * the backslash are special. */
+/* ${value} in quotes, in which only the quote itself and the backslash are
+ * special. */
 static void
-put_option(struct writer *w, const char *name, const char *value)
+put_quoted(struct writer *w, const char *value, size_t len)
 {
-    put_text(w, "    ");
-    put_text(w, name);
     put_text(w, " \"");
-    for (; *value != '\0'; value++) {
+    for (; len > 0; len--, value++) {
         if (*value == '"' || *value == '\\') {
             put_text(w, "\\");
         }
         put(w, value, 1);
     }
-    put_text(w, "\";\n");
+    put_text(w, "\"");
+}
+
+/* An option with its value, or values. */
+static void
+put_option(struct writer *w, const struct option *o, const char *value)
+{
+    size_t n;
+
+    put_text(w, "    ");
+    put_text(w, o->name);
+    do {
+        n = is_list(o) ? strcspn(value, " ") : strlen(value);
+        put_quoted(w, value, n);
+        value += n;
+        value += strspn(value, " ");
+    } while (*value != '\0');
+    put_text(w, ";\n");
 }
 
 size_t
@@ -639,10 +944,12 @@ tn_node_write(const struct tn_node *nodes, size_t n, char *buf, size_t size)
             if (options[j].set == set_number) {
                 memcpy(&v, field, sizeof v);
                 snprintf(number, sizeof number, "%u", v);
-                value = number;
+                value = v < options[j].min ? "" : number; /* not given */
+            } else if (options[j].set == set_flag) {
+                value = *(const bool *)field ? "on" : "";
             }
             if (value[0] != '\0') {
-                put_option(&w, options[j].name, value);
+                put_option(&w, &options[j], value);
             }
         }
         put_text(&w, "}\n");

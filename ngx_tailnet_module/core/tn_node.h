@@ -9,6 +9,22 @@
  *       mtu          1280;
  *   }
  *
+ * or, for a node that a control server admits to its tailnet,
+ *
+ *   tailnet_node NAME {
+ *       control_url  URL;                   # without: Tailscale's service
+ *       auth_key     file:PATH | env:NAME | credential:NAME | exec:COMMAND;
+ *       state        DIRECTORY;             # not needed by "ephemeral on"
+ *       hostname     HOST;                  # without: NAME
+ *       tags         tag:A tag:B ...;
+ *       ephemeral    on | off;
+ *       accept_routes on | off;
+ *       advertise_routes PREFIX ...;
+ *       exit_node    PEER | ADDRESS;
+ *       capability_version 131;
+ *       port, mtu    as above
+ *   }
+ *
  * nginx reads its own blocks with ngx_conf_parse() and calls tn_node_set() for
  * each line, so that a mistake has nginx's file and line; tn_node_write() then
  * makes the text that travels to tailnetd, which reads it, like a file of
@@ -26,6 +42,12 @@
 #define TN_NODES_MAX     64
 #define TN_TABLE_MAX     65536 /* bytes of a table's text */
 #define TN_ERR_MAX       512
+#define TN_NODE_URL_MAX  255
+#define TN_NODE_TAGS_MAX 1023 /* bytes of all tags, or routes, with spaces */
+
+#define TN_CONTROL_URL    "https://controlplane.tailscale.com"
+#define TN_CAPABILITY_MIN 68  /* below, servers expect another protocol */
+#define TN_CAPABILITY     131 /* what is used without the option */
 
 #define TN_MTU_DEFAULT 1280
 #define TN_MTU_MIN     1280
@@ -36,6 +58,16 @@ struct tn_node {
     char netmap[TN_NODE_PATH_MAX + 1];         /* absolute */
     char private_key[TN_NODE_PATH_MAX + 1];    /* absolute, "file:" cut */
     char preshared_keys[TN_NODE_PATH_MAX + 1]; /* "" : none */
+    char control_url[TN_NODE_URL_MAX + 1];
+    char auth_key[TN_NODE_PATH_MAX + 1]; /* with its scheme; "": none */
+    char state[TN_NODE_PATH_MAX + 1];    /* absolute; "": memory only */
+    char hostname[TN_NODE_NAME_MAX + 1]; /* "": the name */
+    char tags[TN_NODE_TAGS_MAX + 1];     /* with spaces between */
+    char routes[TN_NODE_TAGS_MAX + 1];   /* advertised, in the same way */
+    char exit_node[TN_NODE_URL_MAX + 1];
+    uint16_t capability; /* 0: TN_CAPABILITY */
+    bool ephemeral;
+    bool accept_routes;
     uint16_t port;  /* UDP; 0: any, kept over engine restarts */
     uint16_t mtu;   /* of mesh0 */
     uint32_t given; /* options set so far, for tn_node_set() only */
@@ -58,10 +90,19 @@ int tn_node_init(
 int tn_node_set(struct tn_node *n, const char *const argv[], size_t argc,
     const char *prefix, char err[TN_ERR_MAX]);
 
+/* True for a node that joins a tailnet by a control server: it has no netmap
+ * file, but an option of its own kind. */
+bool tn_node_joins(const struct tn_node *n);
+
+/* The control server's URL and the host name it has; borrowed. */
+const char *tn_node_control_url(const struct tn_node *n);
+const char *tn_node_hostname(const struct tn_node *n);
+
 /*
  * tn_node_check(nodes, n, err): what one block alone cannot know: every node
- * has netmap and private_key; no two share a name, a private_key or a
- * port other than 0.  Returns the index of the node at fault, or -1: all well.
+ * has netmap and private_key, or joins and has state or is ephemeral; no option
+ * is of the other kind; no two share a name, a private_key, a state or a port
+ * other than 0.  Returns the index of the node at fault, or -1: all well.
  */
 int tn_node_check(const struct tn_node *nodes, size_t n, char err[TN_ERR_MAX]);
 

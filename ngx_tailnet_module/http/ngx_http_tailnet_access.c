@@ -1,4 +1,12 @@
 
+/*
+ * tailnet_acl in the access phase, and what becomes of a decision later.
+ *
+ * What let a request in is asked again with each snapshot until the request
+ * ends, and after that, as "kept", while its connection waits for another one.
+ */
+
+
 #include "ngx_http_tailnet_module.h"
 
 
@@ -353,7 +361,7 @@ ngx_http_tailnet_access_reason(u_char *p, u_char *last,
 
 
 char *
-ngx_http_tailnet_access(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+ngx_http_tailnet_access_rule(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_tailnet_loc_conf_t *tlcf = conf;
 

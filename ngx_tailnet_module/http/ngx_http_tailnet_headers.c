@@ -40,6 +40,7 @@ static ngx_int_t ngx_http_tailnet_headers_add(ngx_http_request_t *r,
     ngx_http_tailnet_header_t *h, ngx_str_t *value);
 static ngx_int_t ngx_http_tailnet_headers_encode(ngx_pool_t *pool,
     ngx_str_t *in, ngx_str_t *out);
+static ngx_uint_t ngx_http_tailnet_headers_literal(u_char c);
 static void *ngx_http_tailnet_headers_create_conf(ngx_conf_t *cf);
 static char *ngx_http_tailnet_headers_merge_conf(ngx_conf_t *cf,
     void *parent, void *child);
@@ -326,9 +327,7 @@ ngx_http_tailnet_headers_encode(ngx_pool_t *pool, ngx_str_t *in,
         need = 0;
 
         for (n = 0; n < (size_t) (last - p); n++) {
-            need += (p[n] == ' '
-                     || (p[n] > ' ' && p[n] < 0x7f && p[n] != '='
-                         && p[n] != '?' && p[n] != '_'))
+            need += (p[n] == ' ' || ngx_http_tailnet_headers_literal(p[n]))
                     ? 1 : 3;
         }
 
@@ -345,9 +344,7 @@ ngx_http_tailnet_headers_encode(ngx_pool_t *pool, ngx_str_t *in,
             if (*p == ' ') {
                 *q++ = '_';
 
-            } else if (*p > ' ' && *p < 0x7f && *p != '=' && *p != '?'
-                       && *p != '_')
-            {
+            } else if (ngx_http_tailnet_headers_literal(*p)) {
                 *q++ = *p;
 
             } else {
@@ -362,6 +359,15 @@ ngx_http_tailnet_headers_encode(ngx_pool_t *pool, ngx_str_t *in,
     out->len = q - out->data;
 
     return NGX_OK;
+}
+
+
+/* RFC 2047, section 4.2 */
+
+static ngx_uint_t
+ngx_http_tailnet_headers_literal(u_char c)
+{
+    return c > ' ' && c < 0x7f && c != '=' && c != '?' && c != '_';
 }
 
 

@@ -12,7 +12,7 @@
 #include "ngx_http_tailnet_limit.h"
 
 
-#define NGX_HTTP_TAILNET_LIMIT_ZONE   (1024 * 1024)
+#define NGX_HTTP_TAILNET_LIMIT_SIZE  (1024 * 1024)  /* of the zone */
 
 
 typedef struct {
@@ -353,7 +353,8 @@ ngx_http_tailnet_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     if (lcf->limits->nelts == NGX_HTTP_TAILNET_LIMIT_MAX) {
-        return "is given too often in one place: at most 8 limits";
+        return "is given too often in one place: at most "
+               ngx_value(NGX_HTTP_TAILNET_LIMIT_MAX) " limits";
     }
 
     limit = ngx_array_push(lcf->limits);
@@ -475,7 +476,7 @@ ngx_http_tailnet_limit_req(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (lmcf->zone == NULL) {
         ngx_str_set(&s, "tailnet_limit");
 
-        zone = ngx_shared_memory_add(cf, &s, NGX_HTTP_TAILNET_LIMIT_ZONE,
+        zone = ngx_shared_memory_add(cf, &s, NGX_HTTP_TAILNET_LIMIT_SIZE,
                                      &ngx_http_tailnet_limit_module);
         if (zone == NULL) {
             return NGX_CONF_ERROR;

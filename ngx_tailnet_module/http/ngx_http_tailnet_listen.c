@@ -1,4 +1,10 @@
 
+/*
+ * tailnet_listen: "listen" on all addresses of a node, with the parameters of
+ * "listen" that have a sense there.
+ */
+
+
 #include "ngx_http_tailnet_module.h"
 
 

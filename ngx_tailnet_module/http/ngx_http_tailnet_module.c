@@ -26,7 +26,7 @@ static ngx_command_t  ngx_http_tailnet_commands[] = {
     { ngx_string("tailnet_acl"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF
                         |NGX_HTTP_LMT_CONF|NGX_CONF_2MORE,
-      ngx_http_tailnet_access,
+      ngx_http_tailnet_access_rule,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -101,7 +101,6 @@ ngx_http_tailnet_get_ctx(ngx_http_request_t *r)
 
     ctx = cln->data;
     ngx_memzero(ctx, sizeof(ngx_http_tailnet_ctx_t));
-    ctx->request = r;
 
     cln->handler = ngx_http_tailnet_cleanup;
 

@@ -23,7 +23,6 @@ typedef struct {
 /* of the main request, from the first question to the log phase */
 
 typedef struct {
-    ngx_http_request_t      *request;
     ngx_tailnet_who_t       *who;       /* frozen when it was first asked */
     ngx_array_t             *rules;     /* that let the request through */
     ngx_str_t                acl;       /* what decided */
@@ -49,7 +48,8 @@ ngx_int_t ngx_http_tailnet_acl(ngx_http_request_t *r,
 ngx_int_t ngx_http_tailnet_access_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_tailnet_add_variables(ngx_conf_t *cf);
 char *ngx_http_tailnet_listen(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-char *ngx_http_tailnet_access(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_tailnet_access_rule(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 
 extern ngx_module_t  ngx_http_tailnet_module;

@@ -37,7 +37,6 @@ typedef struct {
 
 typedef struct {
     ngx_str_t                    name;      /* empty: "the only node" */
-    ngx_tailnet_place_t          place;     /* of the first mention */
     uint64_t                     cookie;    /* of its network namespace */
 } ngx_tailnet_node_t;
 
@@ -81,8 +80,6 @@ typedef struct {
     uint64_t                     cycle_id;
     uint32_t                     seq;
     u_char                       why[TN_ERR_MAX + 256];
-
-    unsigned                     spawned:1; /* tailnetd, by this cycle */
 } ngx_tailnet_conf_t;
 
 
@@ -119,6 +116,9 @@ void ngx_tailnet_place(ngx_conf_t *cf, ngx_tailnet_place_t *place);
  * ngx_tailnet_admin_call() asks and waits, for the master only.  "msg" gets
  * its seq here.  NGX_OK; NGX_DECLINED: tailnetd refused; NGX_ERROR: the channel
  * is of no use any more.  The last two leave a sentence in tcf->why.
+ *
+ * ngx_tailnet_admin_text(): what an answer that isn't the one that was hoped
+ * for says, for a log; in the message's own memory.
  */
 
 typedef struct {
@@ -140,6 +140,7 @@ ngx_int_t ngx_tailnet_admin_send(ngx_socket_t s, const void *msg, size_t len,
 ssize_t ngx_tailnet_admin_recv(ngx_socket_t s, ngx_tailnet_msg_t *m,
     int flags);
 void ngx_tailnet_admin_discard(ngx_tailnet_msg_t *m);
+ngx_str_t ngx_tailnet_admin_text(ngx_tailnet_msg_t *m);
 ngx_int_t ngx_tailnet_admin_call(ngx_tailnet_conf_t *tcf, ngx_socket_t *s,
     void *msg, size_t len, const int *fds, ngx_uint_t nfds, uint16_t answer,
     ngx_tailnet_msg_t *m);
@@ -210,7 +211,6 @@ typedef struct {
 
 ngx_int_t ngx_tailnet_worker_init(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
 void ngx_tailnet_worker_exit(void);
-ngx_uint_t ngx_tailnet_worker_nodes(void);
 ngx_str_t *ngx_tailnet_worker_name(ngx_uint_t node);
 ngx_uint_t ngx_tailnet_worker_ready(void);
 
@@ -290,7 +290,6 @@ typedef struct {
 
 typedef struct {
     ngx_tailnet_who_e            state;
-    ngx_uint_t                   node;
     struct tn_who                who;       /* who.peer: &peer or NULL */
     struct tn_peer               peer;
     struct tn_peer               self;
@@ -304,7 +303,6 @@ typedef struct {
 
 typedef struct {
     ngx_tailnet_who_e            state;
-    ngx_uint_t                   node;
     ngx_uint_t                   round;     /* of snapshots, when looked up */
     struct tn_who                who;
     struct tn_peer               peer;

@@ -131,13 +131,32 @@ ngx_tailnet_admin_discard(ngx_tailnet_msg_t *m)
 }
 
 
+ngx_str_t
+ngx_tailnet_admin_text(ngx_tailnet_msg_t *m)
+{
+    ngx_str_t  text;
+
+    if (m->u.head.type == TN_ADMIN_ERROR
+        && m->len > sizeof(struct tn_admin_error))
+    {
+        text.data = (u_char *) m->u.error.text;
+        text.len = m->len - sizeof(struct tn_admin_error);
+
+    } else {
+        ngx_str_set(&text, "an answer that makes no sense");
+    }
+
+    return text;
+}
+
+
 ngx_int_t
 ngx_tailnet_admin_call(ngx_tailnet_conf_t *tcf, ngx_socket_t *s, void *msg,
     size_t len, const int *fds, ngx_uint_t nfds, uint16_t answer,
     ngx_tailnet_msg_t *m)
 {
-    size_t                text;
     ssize_t               n;
+    ngx_str_t             text;
     ngx_err_t             err;
     struct tn_admin_head *h = msg;
 
@@ -179,9 +198,8 @@ ngx_tailnet_admin_call(ngx_tailnet_conf_t *tcf, ngx_socket_t *s, void *msg,
     if (m->u.head.type == TN_ADMIN_ERROR
         && m->len >= sizeof(struct tn_admin_error))
     {
-        text = m->len - sizeof(struct tn_admin_error);
-
-        ngx_tailnet_why(tcf, "tailnetd says: %*s", text, m->u.error.text);
+        text = ngx_tailnet_admin_text(m);
+        ngx_tailnet_why(tcf, "tailnetd says: %V", &text);
 
         return NGX_DECLINED;
     }

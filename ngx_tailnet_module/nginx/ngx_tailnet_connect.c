@@ -145,7 +145,7 @@ ngx_tailnet_connect_fill_handler(void *data, ngx_tailnet_msg_t *m)
 {
     ngx_tailnet_pool_t *p = data;
 
-    size_t      len;
+    ngx_str_t   text;
     ngx_uint_t  i;
 
     if (m == NULL) {
@@ -153,18 +153,11 @@ ngx_tailnet_connect_fill_handler(void *data, ngx_tailnet_msg_t *m)
     }
 
     if (m->u.head.type != TN_ADMIN_FDS || m->nfds == 0) {
-        len = 0;
-
-        if (m->u.head.type == TN_ADMIN_ERROR
-            && m->len > sizeof(struct tn_admin_error))
-        {
-            len = m->len - sizeof(struct tn_admin_error);
-        }
+        text = ngx_tailnet_admin_text(m);
 
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                      "tailnet: no sockets of node \"%V\": tailnetd says: "
-                      "%*s", ngx_tailnet_worker_name(p->node), len,
-                      m->u.error.text);
+                      "tailnet: no sockets of node \"%V\": tailnetd says: %V",
+                      ngx_tailnet_worker_name(p->node), &text);
 
         ngx_tailnet_connect_fail(p);
         return;

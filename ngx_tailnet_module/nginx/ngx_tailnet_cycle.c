@@ -99,7 +99,10 @@ ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
     ngx_tailnet_conf_t *old)
 {
     ngx_err_t            err;
+    ngx_uint_t           spawned;
     ngx_pool_cleanup_t  *cln;
+
+    spawned = 0;
 
     cln = ngx_pool_cleanup_add(cycle->pool, 0);
     if (cln == NULL) {
@@ -128,7 +131,7 @@ ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
             return NGX_ERROR;
         }
 
-        tcf->spawned = 1;
+        spawned = 1;
         ngx_tailnet_cycle_timeout(tcf->ctl, NGX_TAILNET_START_TIMEOUT);
     }
 
@@ -139,7 +142,7 @@ ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
 
     ngx_tailnet_cycle_timeout(tcf->ctl, NGX_TAILNET_TIMEOUT);
 
-    if (tcf->spawned && old) {
+    if (spawned && old) {
         ngx_tailnet_cycle_adopt(cycle, tcf, old);
     }
 
@@ -173,10 +176,15 @@ ngx_tailnet_cycle_hello(ngx_tailnet_conf_t *tcf, ngx_socket_t *s,
 
     ngx_tailnet_admin_discard(&m);
 
-    /* other versions may have another length */
+    /* other versions may have another length, but not before the cycle */
 
-    if (m.len < offsetof(struct tn_admin_hello_ok, cycle)
-        || m.u.hello_ok.version != TN_ADMIN_VERSION
+    if (m.len < offsetof(struct tn_admin_hello_ok, cycle)) {
+        ngx_tailnet_why(tcf, "the hello of tailnetd at \"%V\" makes no sense",
+                        &tcf->path);
+        return NGX_ERROR;
+    }
+
+    if (m.u.hello_ok.version != TN_ADMIN_VERSION
         || m.len < sizeof(struct tn_admin_hello_ok))
     {
         ngx_tailnet_why(tcf, "tailnetd at \"%V\" (process %uD) is of another "
@@ -327,7 +335,6 @@ ngx_tailnet_cycle_listen(ngx_tailnet_conf_t *tcf, ngx_listening_t *ls,
     ngx_uint_t node)
 {
     ngx_str_t                *name;
-    ngx_socket_t              fd;
     ngx_tailnet_msg_t         m;
     ngx_tailnet_node_t       *nodes;
     struct tn_admin_listen    ask;
@@ -359,9 +366,7 @@ ngx_tailnet_cycle_listen(ngx_tailnet_conf_t *tcf, ngx_listening_t *ls,
         return (ngx_socket_t) -1;
     }
 
-    fd = m.fds[0];
-
-    return fd;
+    return m.fds[0];
 }
 
 

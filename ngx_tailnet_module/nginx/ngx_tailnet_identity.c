@@ -195,7 +195,6 @@ ngx_tailnet_identity_look(ngx_connection_t *c, ngx_tailnet_look_t *look)
 
     if (l) {
         look->state = NGX_TAILNET_WHO_UNKNOWN;
-        look->node = l->node;
         look->who.node.p =
                      (char *) ngx_tailnet_identity_nodes[l->node].name.data;
         look->who.node.len = ngx_tailnet_identity_nodes[l->node].name.len;
@@ -221,7 +220,6 @@ ngx_tailnet_identity_lookup(ngx_uint_t node, const struct tn_addr *addr,
 
     name = &ngx_tailnet_identity_nodes[node].name;
 
-    look->node = node;
     look->who.addr = *addr;
     look->who.node.p = (char *) name->data;
     look->who.node.len = name->len;
@@ -305,7 +303,6 @@ ngx_tailnet_identity_copy(ngx_pool_t *pool, ngx_tailnet_look_t *look,
     struct tn_str  domain;
 
     who->state = look->state;
-    who->node = look->node;
     who->round = ngx_tailnet_round;
     who->who = look->who;
     who->who.peer = NULL;

@@ -48,7 +48,7 @@ static char *ngx_tailnet_engine(ngx_conf_t *cf, ngx_command_t *cmd,
 static ngx_int_t ngx_tailnet_check(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf);
 static ngx_int_t ngx_tailnet_check_node(ngx_cycle_t *cycle,
-    ngx_tailnet_conf_t *tcf, const char *name, ngx_tailnet_place_t *place);
+    ngx_tailnet_conf_t *tcf, const char *name);
 static ngx_int_t ngx_tailnet_check_mention(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf, ngx_tailnet_mention_t *m);
 static ngx_int_t ngx_tailnet_init_module(ngx_cycle_t *cycle);
@@ -333,7 +333,6 @@ ngx_tailnet_node_ref(ngx_conf_t *cf, ngx_str_t *name, const char *what,
 
     ngx_memzero(nodes, sizeof(ngx_tailnet_node_t));
     nodes->name = *name;
-    ngx_tailnet_place(cf, &nodes->place);
 
     *node = tcf->nodes.nelts - 1;
 
@@ -716,9 +715,7 @@ ngx_tailnet_check(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
     }
 
     for (i = 0; i < tcf->table.nelts; i++) {
-        if (ngx_tailnet_check_node(cycle, tcf, table[i].name, &place[i])
-            != NGX_OK)
-        {
+        if (ngx_tailnet_check_node(cycle, tcf, table[i].name) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -731,7 +728,7 @@ ngx_tailnet_check(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
 
 static ngx_int_t
 ngx_tailnet_check_node(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
-    const char *name, ngx_tailnet_place_t *place)
+    const char *name)
 {
     size_t               len;
     ngx_uint_t           i;
@@ -763,7 +760,6 @@ ngx_tailnet_check_node(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
         }
 
         ngx_memzero(nodes, sizeof(ngx_tailnet_node_t));
-        nodes->place = *place;
 
     } else {
         nodes += i;

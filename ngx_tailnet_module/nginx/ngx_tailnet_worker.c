@@ -123,13 +123,6 @@ ngx_tailnet_worker_exit(void)
 }
 
 
-ngx_uint_t
-ngx_tailnet_worker_nodes(void)
-{
-    return ngx_tailnet_worker_nnodes;
-}
-
-
 ngx_str_t *
 ngx_tailnet_worker_name(ngx_uint_t node)
 {
@@ -312,7 +305,7 @@ ngx_tailnet_worker_subscribe_handler(void *data, ngx_tailnet_msg_t *m)
 {
     ngx_tailnet_worker_node_t *node = data;
 
-    size_t  len;
+    ngx_str_t  text;
 
     if (m == NULL || m->u.head.type == TN_ADMIN_OK) {
         return;
@@ -320,17 +313,11 @@ ngx_tailnet_worker_subscribe_handler(void *data, ngx_tailnet_msg_t *m)
 
     node->answered = 1;
 
-    len = 0;
-
-    if (m->u.head.type == TN_ADMIN_ERROR
-        && m->len > sizeof(struct tn_admin_error))
-    {
-        len = m->len - sizeof(struct tn_admin_error);
-    }
+    text = ngx_tailnet_admin_text(m);
 
     ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                  "tailnet: no peers of node \"%V\": tailnetd says: %*s",
-                  node->name, len, m->u.error.text);
+                  "tailnet: no peers of node \"%V\": tailnetd says: %V",
+                  node->name, &text);
 }
 
 

@@ -14,75 +14,40 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-_Static_assert(sizeof(struct ipc_msg) <= IPC_MSG_MAX, "a message fits");
+#include "rights.h"
 
-union control {
-    struct cmsghdr align;
-    /* Credentials come along where the receiver asked for them. */
-    char b[CMSG_SPACE(sizeof(int) * IPC_FDS_MAX) + CMSG_SPACE(64)];
-};
+_Static_assert(sizeof(struct ipc_msg) <= IPC_MSG_MAX, "a message fits");
+_Static_assert(IPC_FDS_MAX <= RIGHTS_MAX, "a message takes so many");
 
 int
 ipc_send(int fd, const struct ipc_msg *m, const int *fds, size_t nfds)
 {
-    union control c;
+    union rights c;
     struct iovec iov = {(void *)(uintptr_t)m, sizeof(*m)};
     struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-    struct cmsghdr *cm;
     ssize_t n;
 
     if (nfds > IPC_FDS_MAX) {
         errno = EINVAL;
         return -1;
     }
-    if (nfds > 0) {
-        memset(&c, 0, sizeof(c));
-        h.msg_control = c.b;
-        h.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
-        cm = CMSG_FIRSTHDR(&h);
-        cm->cmsg_level = SOL_SOCKET;
-        cm->cmsg_type = SCM_RIGHTS;
-        cm->cmsg_len = CMSG_LEN(sizeof(int) * nfds);
-        memcpy(CMSG_DATA(cm), fds, sizeof(int) * nfds);
-    }
+    rights_put(&h, &c, fds, nfds);
     do
         n = sendmsg(fd, &h, MSG_NOSIGNAL);
     while (n == -1 && errno == EINTR);
     return n == -1 ? -1 : 0;
 }
 
-/* Takes every descriptor out of ${h}; those beyond ${*n} slots are closed. */
-static bool
-take_fds(struct msghdr *h, int fds[IPC_FDS_MAX], size_t *n)
-{
-    struct cmsghdr *cm;
-    bool fits = true;
-    size_t i, got;
-    int fd;
-
-    *n = 0;
-    for (cm = CMSG_FIRSTHDR(h); cm != NULL; cm = CMSG_NXTHDR(h, cm)) {
-        if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
-            continue;
-        got = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (i = 0; i < got; i++) {
-            memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(int));
-            if (*n < IPC_FDS_MAX) {
-                fds[(*n)++] = fd;
-            } else {
-                close(fd);
-                fits = false;
-            }
-        }
-    }
-    return fits;
-}
-
-static unsigned
+/* TUN, and a descriptor for each bit. */
+static size_t
 node_fds(uint16_t kind)
 {
-    return 1u + !!(kind & IPC_NODE_KEY) + !!(kind & IPC_NODE_PSK) +
-           !!(kind & IPC_NODE_NETMAP);
+    unsigned bit;
+    size_t n = 1;
+
+    for (bit = 0; bit < IPC_NODE_FILES; bit++)
+        n += (kind & 1u << bit) != 0;
+    return n;
 }
 
 static bool
@@ -109,11 +74,16 @@ well_formed(const struct ipc_msg *m, size_t nfds)
         return node && nfds == 1;
     case IPC_NOFILE:
         return node && ended(m->text, sizeof(m->text)) && nfds == 0;
+    case IPC_AUTHKEY:
+        return node && ended(m->text, sizeof(m->text)) && nfds <= 1;
+    case IPC_SAVE:
+        return node && m->kind < IPC_SAVES && nfds == 1;
     case IPC_LISTENERS:
         return node && m->nlisteners <= IPC_LISTENERS_MAX && nfds == 0;
     case IPC_NETCONF:
         return node && m->naddrs <= IPC_ADDRS_MAX && nfds == 0;
     case IPC_GONE:
+    case IPC_WANTKEY:
     case IPC_QUERY:
         return node && nfds == 0;
     case IPC_READY:
@@ -131,7 +101,7 @@ well_formed(const struct ipc_msg *m, size_t nfds)
 int
 ipc_recv(int fd, struct ipc_msg *m, int fds[IPC_FDS_MAX], size_t *nfds)
 {
-    union control c;
+    union rights c;
     struct iovec iov = {m, sizeof(*m)};
     struct msghdr h = {.msg_iov = &iov,
         .msg_iovlen = 1,
@@ -146,11 +116,11 @@ ipc_recv(int fd, struct ipc_msg *m, int fds[IPC_FDS_MAX], size_t *nfds)
     while (n == -1 && errno == EINTR);
     if (n == -1)
         return -1;
-    fits = take_fds(&h, fds, nfds);
+    fits = rights_take(&h, fds, IPC_FDS_MAX, nfds);
     if (n == 0 && *nfds == 0 && !(h.msg_flags & MSG_CTRUNC))
         return 0;
-    if (fits && (size_t)n == sizeof(*m) &&
-        !(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && well_formed(m, *nfds))
+    if (fits && (size_t)n == sizeof(*m) && !(h.msg_flags & MSG_TRUNC) &&
+        well_formed(m, *nfds))
         return 1;
     while (*nfds > 0)
         close(fds[--*nfds]);

@@ -10,10 +10,14 @@
  *     NODE   node, fds      a node to run (or its options changed): TUN first,
  *                           then what IPC_NODE_* flags name: private key file,
  *                           preshared keys file, netmap file, each opened by
- *                           the holder at offset 0
+ *                           the holder at offset 0; of a node that joins by a
+ *                           control server its options (a table's text) and
+ *                           what it SAVEd earlier
  *     NETMAP node, fd       the node's netmap file changed: the new one
  *     NOFILE node, text     ... or it cannot be used, with the reason (shown
  *                           in status; the old netmap goes on ruling)
+ *     AUTHKEY node, fd      the answer to WANTKEY: a file or pipe with it
+ *     AUTHKEY node, text    ... or why there is none
  *     LISTENERS node, list  ports that have a listening socket on the mesh
  *                           (those a netmap without rules opens)
  *     GONE   node           stop the node, forget its keys
@@ -28,6 +32,8 @@
  *     NETCONF node, addrs   addresses of mesh0 in the node's namespace
  *     SNAPSHOT node, fd     publish (sealed memory file, generation)
  *     ANSWER id, fd         to QUERY: memory file with a JSON document
+ *     SAVE   node, kind, fd a memory file for the node's state directory
+ *     WANTKEY node          its auth key is needed now
  *
  * The engine logs lines to its standard error, which the holder reads,
  * bounds and writes to the log.
@@ -61,21 +67,40 @@ enum ipc_type {
     IPC_QUERY,
     IPC_MAIN,
     IPC_LOG,
+    IPC_AUTHKEY,
     IPC_PUT = 64,
     IPC_NETCONF,
     IPC_SNAPSHOT,
     IPC_ANSWER,
+    IPC_SAVE,
+    IPC_WANTKEY,
 };
 
 enum ipc_node_fds {
     IPC_NODE_KEY = 1u << 0,
     IPC_NODE_PSK = 1u << 1,
     IPC_NODE_NETMAP = 1u << 2,
+    IPC_NODE_OPTIONS = 1u << 3,
+    IPC_NODE_SAVED_KEYS = 1u << 4,
+    IPC_NODE_SAVED_NETMAP = 1u << 5,
+};
+
+#define IPC_NODE_FILES 6 /* kinds of them */
+
+/* Of SAVE, and of what is kept in a state directory. */
+enum ipc_save {
+    IPC_SAVE_KEYS,
+    IPC_SAVE_NETMAP,
+    IPC_SAVES, /* how many */
 };
 
 enum ipc_query {
     IPC_QUERY_STATUS = 1, /* node "" for all */
     IPC_QUERY_PING = 2,
+    IPC_QUERY_LOGIN = 3,
+    IPC_QUERY_LOGOUT = 4,
+    IPC_QUERY_ROTATE = 5,
+    IPC_QUERY_SHOW = 6, /* how it is joined, with the login URL */
 };
 
 struct ipc_listener {
@@ -86,7 +111,7 @@ struct ipc_listener {
 
 struct ipc_msg {
     uint16_t type;
-    uint16_t kind; /* enum ipc_node_fds bits or enum ipc_query */
+    uint16_t kind; /* enum ipc_node_fds bits, ipc_query or ipc_save */
     uint32_t id;   /* QUERY, ANSWER */
     union {
         char node[TN_NODE_NAME_MAX + 1];
@@ -111,7 +136,7 @@ struct ipc_msg {
             uint32_t nlisteners; /* LISTENERS */
             struct ipc_listener listeners[IPC_LISTENERS_MAX];
         };
-        char text[TN_ERR_MAX]; /* NOFILE */
+        char text[TN_ERR_MAX]; /* NOFILE, AUTHKEY */
     };
 };
 

@@ -5,9 +5,9 @@
 
 #include "checksum.h"
 
+/* Linux 6.2; Debian 12's headers lack it. */
 #ifndef VIRTIO_NET_HDR_GSO_UDP_L4
-#define VIRTIO_NET_HDR_GSO_UDP_L4 5 /* Linux 6.2; Debian 12's headers lack it \
-                                     */
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
 #endif
 
 #define VNET_HDR  10

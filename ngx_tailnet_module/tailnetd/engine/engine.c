@@ -9,15 +9,18 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "../ipc.h"
 #include "../crypto/aead.h"
+#include "../crypto/noise.h"
 #include "../isolate.h"
 #include "../wg/device.h"
 #include "../loop.h"
@@ -26,6 +29,7 @@
 #include "status.h"
 
 #define ORPHAN_MS     10000
+#define LEAVE_LOOK_MS 20
 #define STORE_ENTRIES (TN_NODES_MAX * 2)
 
 /* Sockets that an earlier engine PUT, until their node comes. */
@@ -39,6 +43,9 @@ static struct {
     struct loop_watch *main;
     struct loop_watch *bequest;
     struct loop_timer *orphan;
+    int signals; /* SIGTERM */
+    struct loop_watch *term;
+    struct loop_timer *leave; /* while ephemeral nodes are logged out */
     struct node *nodes;
     struct hot *hot;
     int hot_fd; /* owned by ${hot} */
@@ -120,8 +127,38 @@ pong(uint32_t query, const struct tn_addr *to, const struct tn_endpoint *e,
     answer(query, status_pong(to, e, ns, error));
 }
 
-static const struct node_ops node_ops = {
-    .put = put, .netconf = netconf, .publish = publish, .pong = pong};
+static void
+save(const char *node, const char *name, const void *bytes, size_t len)
+{
+    struct ipc_msg m = {.type = IPC_SAVE};
+    int fd = memfd_create("tailnet-save", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    snprintf(m.node, sizeof(m.node), "%s", node);
+    m.kind = strcmp(name, CONTROL_SAVE_KEYS) == 0 ? IPC_SAVE_KEYS
+                                                  : IPC_SAVE_NETMAP;
+    if (fd == -1 || write(fd, bytes, len) != (ssize_t)len)
+        say_err("node \"%s\": no memory: its %s cannot be saved", node, name);
+    else
+        tell(&m, &fd, 1);
+    if (fd != -1)
+        close(fd);
+}
+
+static void
+want_key(const char *node)
+{
+    struct ipc_msg m = {.type = IPC_WANTKEY};
+
+    snprintf(m.node, sizeof(m.node), "%s", node);
+    tell(&m, NULL, 0);
+}
+
+static const struct node_ops node_ops = {.put = put,
+    .netconf = netconf,
+    .publish = publish,
+    .pong = pong,
+    .save = save,
+    .want_key = want_key};
 
 /* ---- from the holder ---- */
 
@@ -194,6 +231,10 @@ remove_node(const char *name, bool forget)
         if (strcmp(n->name, name) != 0)
             continue;
         *at = n->next;
+        if (forget) {
+            join_leave(n->join);
+            n->join = NULL;
+        }
         node_free(n);
         if (forget)
             hot_forget(engine.hot, name);
@@ -201,24 +242,47 @@ remove_node(const char *name, bool forget)
     }
 }
 
-/* fds: TUN, then what m->kind names, in the order of enum ipc_node_fds. */
+/* A node that joins: begin, or go on with other options. */
 static void
-set_node(const struct ipc_msg *m, const int *fds, size_t nfds)
+set_join(struct node *n, const int file[IPC_NODE_FILES])
 {
-    int file[3] = {-1, -1, -1}, udp[2];
-    struct node *n = find(m->node);
-    size_t k = 1, bit, i;
+    int options = file[3], keys = file[4], netmap = file[5];
 
-    if (nfds != 1 + (size_t)__builtin_popcount(m->kind & 7u)) {
-        say_err("node \"%s\": malformed message", m->node);
-        for (i = 0; i < nfds; i++)
-            close(fds[i]);
+    if (n->join != NULL && join_set(n->join, options))
         return;
-    }
-    for (bit = 0; bit < 3; bit++)
-        if (m->kind & 1u << bit)
-            file[bit] = fds[k++];
-    if (n != NULL && (n->port != m->port || n->mtu != m->mtu)) {
+    join_free(n->join);
+    n->join = join_new(n, options, keys, netmap);
+}
+
+/* Its files, in the order of enum ipc_node_fds; -1: not there. */
+static void
+set_files(struct node *n, const struct ipc_msg *m, int file[IPC_NODE_FILES])
+{
+    if (file[0] != -1)
+        node_set_key(n, file[0]);
+    node_expect_psks(n, m->has_psks);
+    if (file[1] != -1)
+        node_set_psks(n, file[1]);
+    if (file[2] != -1)
+        node_set_netmap(n, file[2]);
+    file[0] = file[1] = file[2] = -1; /* taken over */
+    if (file[3] != -1)
+        set_join(n, file);
+}
+
+/* fds: TUN, then what m->kind names. */
+static void
+set_node(const struct ipc_msg *m, const int *fds)
+{
+    int file[IPC_NODE_FILES], udp[2];
+    struct node *n = find(m->node);
+    size_t k = 1, bit;
+
+    for (bit = 0; bit < IPC_NODE_FILES; bit++)
+        file[bit] = m->kind & 1u << bit ? fds[k++] : -1;
+    /* Another source of its netmap makes it another node. */
+    if (n != NULL && (n->port != m->port || n->mtu != m->mtu ||
+                         (n->join != NULL) != (file[3] != -1))) {
         remove_node(m->node, false);
         n = NULL;
     }
@@ -233,20 +297,11 @@ set_node(const struct ipc_msg *m, const int *fds, size_t nfds)
     } else {
         close(fds[0]); /* the same queue again */
     }
-    if (n != NULL && file[0] != -1)
-        node_set_key(n, file[0]);
-    else if (file[0] != -1)
-        close(file[0]);
     if (n != NULL)
-        node_expect_psks(n, m->has_psks);
-    if (n != NULL && file[1] != -1)
-        node_set_psks(n, file[1]);
-    else if (file[1] != -1)
-        close(file[1]);
-    if (n != NULL && file[2] != -1)
-        node_set_netmap(n, file[2]);
-    else if (file[2] != -1)
-        close(file[2]);
+        set_files(n, m, file);
+    for (bit = 0; bit < IPC_NODE_FILES; bit++)
+        if (file[bit] != -1)
+            close(file[bit]);
 }
 
 static void
@@ -261,6 +316,12 @@ query(const struct ipc_msg *m)
         return;
     }
     n = find(m->node);
+    if (m->kind != IPC_QUERY_PING) {
+        if (n != NULL && n->join != NULL)
+            join_do(n->join, m->kind);
+        answer(m->id, status_join(n));
+        return;
+    }
     why = n == NULL ? "no such node"
                     : node_ping(n, &m->addr, m->timeout_ms, m->id);
     if (why != NULL)
@@ -278,7 +339,7 @@ dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
         keep_entry(m, fds, nfds);
         return;
     case IPC_NODE:
-        set_node(m, fds, nfds);
+        set_node(m, fds);
         return;
     case IPC_GONE:
         remove_node(m->node, true);
@@ -296,6 +357,7 @@ dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
         break;
     case IPC_NETMAP:
     case IPC_NOFILE:
+    case IPC_AUTHKEY:
     case IPC_LISTENERS:
         n = find(m->node);
         if (n == NULL)
@@ -304,7 +366,10 @@ dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
             node_set_error(n, m->text);
         else if (m->type == IPC_LISTENERS)
             node_set_listeners(n, m);
-        else if (nfds == 1) {
+        else if (m->type == IPC_AUTHKEY && n->join != NULL) {
+            join_auth_key(n->join, nfds == 1 ? fds[0] : -1, m->text);
+            return;
+        } else if (m->type == IPC_NETMAP && nfds == 1) {
             node_set_netmap(n, fds[0]);
             return;
         }
@@ -385,6 +450,8 @@ introduce(void)
             put(name, &n->fds.udp6, 1);
         }
         node_republish(n);
+        if (n->join != NULL)
+            control_save(join_control(n->join));
     }
 }
 
@@ -426,6 +493,50 @@ bequest_readable(void *arg)
 }
 
 /* ---- start and end ---- */
+
+static void
+leave(void *arg)
+{
+    (void)arg;
+    if (join_leaving() == 0)
+        loop_stop();
+    else
+        loop_timer_set(engine.leave, loop_now() + LEAVE_LOOK_MS);
+}
+
+/* The holder ends us: ephemeral nodes leave their tailnets first. */
+static void
+term(void *arg)
+{
+    struct signalfd_siginfo si;
+    struct node *n;
+
+    (void)arg;
+    if (read(engine.signals, &si, sizeof(si)) != (ssize_t)sizeof(si))
+        return;
+    for (n = engine.nodes; n != NULL; n = n->next) {
+        join_leave(n->join);
+        n->join = NULL;
+    }
+    leave(NULL);
+}
+
+static int
+watch_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+        return -1;
+    engine.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (engine.signals == -1)
+        return -1;
+    engine.term = loop_watch_new(engine.signals, term, NULL);
+    engine.leave = loop_timer_new(leave, NULL);
+    return engine.term == NULL || engine.leave == NULL ? -1 : 0;
+}
 
 static int
 read_timing(const char *text)
@@ -476,7 +587,7 @@ start(void)
     if (engine.hot == NULL || engine.orphan == NULL || engine.main == NULL ||
         engine.bequest == NULL)
         return -1;
-    return 0;
+    return watch_signals();
 }
 
 int
@@ -486,7 +597,7 @@ engine_main(const char *timing)
 
     if (read_timing(timing) != 0)
         return 2;
-    if (loop_init() != 0 || start() != 0) {
+    if (loop_init() != 0 || noise_init() != 0 || start() != 0) {
         say_err("engine cannot start (%d: %s)", errno, strerror(errno));
         return 1;
     }
@@ -505,6 +616,9 @@ engine_main(const char *timing)
     loop_watch_free(engine.main);
     loop_watch_free(engine.bequest);
     loop_timer_free(engine.orphan);
+    loop_watch_free(engine.term);
+    loop_timer_free(engine.leave);
+    close(engine.signals);
     hot_free(engine.hot);
     loop_free();
     return 0;

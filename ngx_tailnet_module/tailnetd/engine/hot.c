@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HOT_MAGIC   0x3130544f484e54ull /* "TNHOT01" */
+#define HOT_MAGIC   0x3230544f484e54ull /* "TNHOT02" */
 #define HOT_BUCKETS (HOT_PEERS_MAX / HOT_WAYS)
 #define HOT_WAYS    8
 
@@ -158,9 +158,9 @@ bucket(const struct hot *h, const uint8_t key[32])
     return h->file->peers[k % HOT_BUCKETS];
 }
 
-void
-hot_saw(struct hot *h, const char *node, const uint8_t key[32],
-    const struct tn_endpoint *e, int64_t now)
+/* The row of (node, key), made at the cost of the longest silent one. */
+static struct hot_peer *
+row_of(struct hot *h, const char *node, const uint8_t key[32])
 {
     struct hot_peer *b = bucket(h, key), *p = NULL;
     size_t i;
@@ -179,8 +179,30 @@ hot_saw(struct hot *h, const char *node, const uint8_t key[32],
     }
     set_name(p->node, node);
     memcpy(p->key, key, 32);
+    return p;
+}
+
+void
+hot_saw(struct hot *h, const char *node, const uint8_t key[32],
+    const struct tn_endpoint *e, int64_t now)
+{
+    struct hot_peer *p = row_of(h, node, key);
+
     p->addr = e->addr;
     p->port = e->port;
+    p->region = 0;
+    p->seen = now;
+}
+
+void
+hot_saw_relay(struct hot *h, const char *node, const uint8_t key[32],
+    uint16_t region, int64_t now)
+{
+    struct hot_peer *p = row_of(h, node, key);
+
+    memset(&p->addr, 0, sizeof(p->addr));
+    p->port = 0;
+    p->region = region;
     p->seen = now;
 }
 
@@ -194,7 +216,8 @@ hot_peer(
     for (i = 0; i < HOT_WAYS; i++) {
         if (memcmp(b[i].key, key, 32) != 0 || !named(b[i].node, node))
             continue;
-        if (b[i].port == 0 || b[i].seen > now || b[i].seen < now - HOT_ACTIVE_S)
+        if ((b[i].port == 0 && b[i].region == 0) || b[i].seen > now ||
+            b[i].seen < now - HOT_ACTIVE_S)
             return NULL;
         return &b[i];
     }

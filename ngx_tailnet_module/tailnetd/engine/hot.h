@@ -2,9 +2,10 @@
  * hot.h: what a new engine must know of a dead one to resume in seconds.
  *
  * A locked memory file that lives in the holder's store, never on disk: per
- * node the last TAI64N and generation, per active peer its last endpoint.  No
- * key but public ones.  The successor reads it as untrusted input: a bad file
- * is dropped whole, a bad row alone.
+ * node the last TAI64N and generation, its disco key (the one private key here,
+ * which protects no data) and its home region; per active peer its last
+ * endpoint and relay.  The successor reads it as untrusted input: a bad file is
+ * dropped whole, a bad row alone.
  */
 #ifndef HOT_H
 #define HOT_H
@@ -22,15 +23,18 @@ struct hot_node {
     char name[TN_NODE_NAME_MAX + 1]; /* "": free */
     uint64_t generation;
     uint8_t tai64n[12];
-    uint32_t pad;
+    uint16_t home; /* relay region; 0: none */
+    uint16_t pad;
+    uint8_t disco[32]; /* private; all zeros: none */
 };
 
 struct hot_peer {
     char node[TN_NODE_NAME_MAX + 1]; /* "": free */
     uint8_t key[32];
     struct tn_addr addr;
-    uint16_t port;
-    uint16_t pad[3];
+    uint16_t port;   /* 0: no endpoint is known */
+    uint16_t region; /* of its relay; 0: none is known */
+    uint16_t pad[2];
     int64_t seen; /* Unix seconds */
 };
 
@@ -52,6 +56,11 @@ void hot_forget(struct hot *h, const char *name);
 /* hot_saw(h, node, key, e, now): ${key} was heard from ${e}. */
 void hot_saw(struct hot *h, const char *node, const uint8_t key[32],
     const struct tn_endpoint *e, int64_t now);
+
+/* hot_saw_relay(h, node, key, region, now): the same by relay, which takes the
+ * place of its endpoint. */
+void hot_saw_relay(struct hot *h, const char *node, const uint8_t key[32],
+    uint16_t region, int64_t now);
 
 /* The row of (node, key) when it is valid and no older than HOT_ACTIVE_S;
  * else NULL. */

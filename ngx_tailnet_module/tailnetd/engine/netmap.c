@@ -189,3 +189,15 @@ netmap_suffix(const struct netmap *nm)
     dot = strchr(nm->self.name, '.');
     return dot == NULL ? "" : dot + 1;
 }
+
+const struct tn_addr *
+netmap_first_address(const struct netmap_node *row, bool is4)
+{
+    unsigned i;
+
+    for (i = 0; i < row->naddresses; i++)
+        if (row->addresses[i].bits == 128 &&
+            tn_addr_is4(&row->addresses[i].addr) == is4)
+            return &row->addresses[i].addr;
+    return NULL;
+}

@@ -179,4 +179,8 @@ const struct netmap_user *netmap_user(const struct netmap *nm, int64_t id);
 /* The MagicDNS suffix: self's name after its first dot, or "". Borrowed. */
 const char *netmap_suffix(const struct netmap *nm);
 
+/* The first single address of ${row} in a family, borrowed, or NULL. */
+const struct tn_addr *netmap_first_address(
+    const struct netmap_node *row, bool is4);
+
 #endif

@@ -4,7 +4,7 @@
  *   mesh0 ──► pump ──► filter_out ──► wg_send ──► output ──► pump ──► UDP
  *   UDP   ──► pump ──► wg_receive ──► deliver ──► filter_in ──► pump ──► mesh0
  *
- * A new netmap is parsed whole first; then node_apply() makes everything that
+ * A new netmap is parsed whole first; then apply() makes everything that
  * can fail for want of memory (filter, peers), and only then lets it rule:
  * device, filter, addresses, snapshot in that order, so that a peer whose
  * rights are gone loses the data path before the workers hear of it.
@@ -26,13 +26,14 @@
 #include "../source/file.h"
 #include "../wg/msg.h"
 #include "engine.h"
-#include "grants.h"
-#include "publish.h"
+#include "peers.h"
+#include "reach.h"
 #include "say.h"
+#include "snapshot.h"
 
-#define PUBLISH_EVERY_MS 100 /* at most; the first one goes at once */
-#define EXPIRY_SLACK_S   1
-#define UDP_BUFFER       (7 << 20)
+#define EXPIRY_SLACK_S    1
+#define STRANGER_EVERY_MS 50
+#define UDP_BUFFER        (7 << 20)
 
 _Static_assert(PUMP_HEADROOM >= WG_HEADROOM && PUMP_TAILROOM >= WG_TAILROOM,
     "packets from the mesh are sealed in place");
@@ -56,8 +57,15 @@ output(void *ctx, struct wg_peer *peer, const struct tn_endpoint *dst,
     struct wg_peer_stats stats;
     struct tn_endpoint e = *dst;
 
-    if (np != NULL && msg[0] == MSG_INITIATION) {
+    if (np != NULL && msg[0] == MSG_INITIATION)
         wg_tai64n(n->wg, n->hot_row->tai64n);
+    if (n->magic != NULL) {
+        if (!magic_output(
+                n->magic, np == NULL ? NULL : &np->way, dst, msg, len))
+            wg_drop_no_endpoint(n->wg);
+        return;
+    }
+    if (np != NULL && msg[0] == MSG_INITIATION) {
         wg_peer_stats(peer, &stats);
         /* An endpoint that does not answer gives way to the next one. */
         if (stats.handshake_attempts > 1 && np->self->nendpoints > 0) {
@@ -79,11 +87,42 @@ roam(void *ctx, struct wg_peer *peer, const struct tn_endpoint *src)
     struct node_peer *np = wg_peer_data(peer);
     int64_t now = wall();
 
+    if (n->magic != NULL) {
+        magic_heard(n->magic, &np->way, src);
+        if (np->seen != now)
+            reach_heard(n, np, now);
+        np->seen = now;
+        return np->self->wireguard_only;
+    }
     if (np->seen != now) {
         np->seen = now;
         hot_saw(n->hot, n->name, wg_peer_key(peer), src, now);
     }
     return true;
+}
+
+/*
+ * A peer with a session of the time before a restart would go on with it for
+ * 15 seconds.  Where the netmap says who lives at ${src}, a handshake of ours
+ * ends that; the source may be forged, so they are few.
+ */
+static void
+stranger(void *ctx, const struct tn_endpoint *src, uint64_t now)
+{
+    struct node *n = ctx;
+    struct node_peer *np;
+    struct tn_endpoint e;
+
+    if (now - n->stranger < STRANGER_EVERY_MS)
+        return;
+    n->stranger = now;
+    for (np = n->peers; np != NULL; np = np->next) {
+        e = wg_peer_endpoint(np->peer);
+        if (e.port == src->port && tn_addr_equal(&e.addr, &src->addr)) {
+            wg_initiate(n->wg, np->peer, now);
+            return;
+        }
+    }
 }
 
 static void
@@ -110,6 +149,11 @@ deliver(void *ctx, struct wg_peer *peer, uint8_t *packet, size_t len)
     struct node_peer *np = wg_peer_data(peer);
     struct ping p;
 
+    if (n->magic != NULL) {
+        reach_unmask(n, np, packet, len);
+        if (reach_message(n, np, packet, len))
+            return;
+    }
     if (filter_in(n->filter, packet, len, np->self->jailed) != FILTER_ACCEPT)
         return;
     if (ping_match(&n->pings, packet, len, &p)) {
@@ -168,16 +212,20 @@ from_mesh(void *ctx, uint8_t *packet, size_t len, uint64_t now)
         n->drop_expired++;
         return;
     }
+    if (n->magic != NULL && reach_forged(packet, len)) {
+        n->drop_forged++;
+        return;
+    }
     filter_out(n->filter, packet, len);
+    if (n->masked)
+        reach_mask(n, packet, len);
     wg_send(n->wg, packet, len, now);
 }
 
-static void
-from_net(void *ctx, uint8_t *msg, size_t len, const struct tn_endpoint *src,
-    uint64_t now)
+void
+node_receive(struct node *n, uint8_t *msg, size_t len,
+    const struct tn_endpoint *src, uint64_t now)
 {
-    struct node *n = ctx;
-
     if (n->filter == NULL || self_expired(n)) {
         n->drop_expired++;
         return;
@@ -186,10 +234,31 @@ from_net(void *ctx, uint8_t *msg, size_t len, const struct tn_endpoint *src,
 }
 
 static void
+from_net(void *ctx, uint8_t *msg, size_t len, const struct tn_endpoint *src,
+    uint64_t now)
+{
+    struct node *n = ctx;
+
+    if (n->magic == NULL || !magic_receive(n->magic, msg, len, src))
+        node_receive(n, msg, len, src, now);
+}
+
+static void
 after(void *ctx, uint64_t now)
 {
+    struct node *n = ctx;
+
     (void)now;
-    set_timer(ctx);
+    if (n->magic != NULL)
+        magic_flush(n->magic);
+    set_timer(n);
+}
+
+void
+node_flush(struct node *n)
+{
+    pump_flush(n->pump);
+    after(n, 0);
 }
 
 /* ---- timers ---- */
@@ -205,8 +274,7 @@ tick(void *arg)
         wg_tick(n->wg, now);
     while (ping_expire(&n->pings, now, &p))
         answer_ping(n, &p, "no answer");
-    pump_flush(n->pump);
-    set_timer(n);
+    node_flush(n);
 }
 
 static int64_t
@@ -240,114 +308,10 @@ set_expiry_timer(struct node *n)
                                                : at - now + EXPIRY_SLACK_S));
 }
 
-/* ---- publishing ---- */
-
-struct caps {
-    struct grants *grants;
-    const struct netmap_node *self;
-    char *text; /* of the last answer */
-};
-
-static const struct tn_addr *
-first_address(const struct netmap_node *row, bool is4)
-{
-    unsigned i;
-
-    for (i = 0; i < row->naddresses; i++)
-        if (row->addresses[i].bits == 128 &&
-            tn_addr_is4(&row->addresses[i].addr) == is4)
-            return &row->addresses[i].addr;
-    return NULL;
-}
-
-/* From the peer's first address to ours of the same family. */
-static const char *
-caps_of(void *arg, const struct netmap_node *peer)
-{
-    struct caps *c = arg;
-    const struct tn_addr *src = first_address(peer, true), *dst;
-
-    if (src == NULL)
-        src = first_address(peer, false);
-    dst = src == NULL ? NULL : first_address(c->self, tn_addr_is4(src));
-    if (dst == NULL)
-        return "";
-    free(c->text);
-    c->text = NULL;
-    if (grants_query(c->grants, src, dst, &c->text) != 0)
-        return NULL;
-    return strcmp(c->text, "{}") == 0 ? "" : c->text;
-}
-
-static bool
-has_grants(const struct netmap *nm)
-{
-    unsigned i;
-
-    for (i = 0; i < nm->nrules; i++)
-        if (nm->rules[i].ngrants != 0)
-            return true;
-    return false;
-}
-
-static int
-build(const struct node *n, struct publish_opts *opts, void **bytes,
-    size_t *size, char err[TN_ERR_MAX])
-{
-    struct caps caps = {.self = &n->netmap->self};
-    int rc;
-
-    if (has_grants(n->netmap)) {
-        caps.grants = grants_new(n->netmap);
-        if (caps.grants == NULL) {
-            snprintf(err, TN_ERR_MAX, "out of memory");
-            return -1;
-        }
-        opts->caps = caps_of;
-        opts->arg = &caps;
-    }
-    rc = publish_build(n->netmap, opts, bytes, size, err);
-    grants_free(caps.grants);
-    free(caps.text);
-    return rc;
-}
-
 static void
 publish(void *arg)
 {
-    struct node *n = arg;
-    struct publish_opts opts = {
-        .generation = ++n->hot_row->generation, .now = wall()};
-    char err[TN_ERR_MAX];
-    void *bytes;
-    size_t size;
-    int fd;
-
-    n->published = loop_now();
-    if (build(n, &opts, &bytes, &size, err) != 0) {
-        say_err("node \"%s\": no snapshot: %s", n->name, err);
-        return;
-    }
-    fd = publish_memfd(bytes, size);
-    free(bytes);
-    if (fd == -1) {
-        say_err("node \"%s\": no snapshot: memfd_create() failed (%d: %s)",
-            n->name, errno, strerror(errno));
-        return;
-    }
-    n->ops->publish(n->name, opts.generation, fd);
-    close(fd);
-}
-
-static void
-publish_soon(struct node *n)
-{
-    uint64_t now = loop_now();
-
-    if (n->published == 0 || now - n->published >= PUBLISH_EVERY_MS)
-        publish(n);
-    else
-        loop_timer_set(n->publish_timer, n->published + PUBLISH_EVERY_MS);
+    snapshot_publish(arg);
 }
 
 /* ---- applying a netmap ---- */
@@ -360,167 +324,6 @@ expire(void *arg)
 
     /* The same netmap anew: whose key has expired is cut off. */
     apply(n, nm);
-}
-
-static bool
-may_talk(const struct netmap_node *p, int64_t now)
-{
-    return !p->expired && (p->key_expiry == 0 || p->key_expiry > now);
-}
-
-/* A node's own addresses are always its own, whatever it routes besides. */
-static int
-route(struct node *n, struct wg_peer *peer, const struct netmap_node *row)
-{
-    struct tn_prefix prefixes[2 * NETMAP_MAX_ADDRS];
-    size_t na = row->naddresses, ni = row->nallowed_ips;
-
-    memcpy(prefixes, row->addresses, na * sizeof(*prefixes));
-    memcpy(prefixes + na, row->allowed_ips, ni * sizeof(*prefixes));
-    return wg_peer_set_allowed_ips(n->wg, peer, prefixes, na + ni);
-}
-
-static bool
-has_endpoint(const struct netmap_node *row, const struct tn_endpoint *e)
-{
-    unsigned i;
-
-    for (i = 0; i < row->nendpoints; i++)
-        if (row->endpoints[i].port == e->port &&
-            tn_addr_equal(&row->endpoints[i].addr, &e->addr))
-            return true;
-    return false;
-}
-
-/* Is ${peer} where the netmap before said that it is, and the new one not? */
-static bool
-has_moved(const struct wg_peer *peer, const struct netmap_node *before,
-    const struct netmap_node *row)
-{
-    struct tn_endpoint e = wg_peer_endpoint(peer);
-
-    return row->nendpoints > 0 && has_endpoint(before, &e) &&
-           !has_endpoint(row, &e);
-}
-
-static int
-add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
-{
-    struct wg_peer *peer = wg_peer_by_key(n->wg, row->key);
-    struct node_peer *np = peer == NULL ? NULL : wg_peer_data(peer);
-    const struct hot_peer *hot = NULL;
-    struct tn_endpoint e = {0};
-
-    if (np == NULL) {
-        np = calloc(1, sizeof(*np));
-        if (np == NULL)
-            return -1;
-        peer = wg_peer_add(n->wg, row->key, np, now);
-        if (peer == NULL) {
-            free(np);
-            return -1;
-        }
-        np->self = row;
-        np->peer = peer;
-        np->next = n->peers;
-        n->peers = np;
-    }
-    if (route(n, peer, row) != 0)
-        return -1;
-    if (has_moved(peer, np->self, row))
-        wg_peer_set_endpoint(peer, &row->endpoints[0]);
-    np->self = row;
-    np->endpoint = 0;
-    np->kept = true;
-    wg_peer_set_psk(
-        peer, n->psks == NULL ? NULL : source_file_psk(n->psks, row->key));
-    if (wg_peer_endpoint(peer).port == 0) {
-        if (!n->resumed)
-            hot = hot_peer(n->hot, n->name, row->key, wall());
-        if (hot != NULL)
-            e = (struct tn_endpoint){hot->addr, hot->port};
-        else if (row->nendpoints > 0)
-            e = row->endpoints[0];
-        wg_peer_set_endpoint(peer, &e);
-    }
-    /* Who talked to the engine before this one is waiting for us. */
-    if (hot != NULL)
-        wg_initiate(n->wg, peer, now);
-    return 0;
-}
-
-static void
-drop_peers(struct node *n, bool all)
-{
-    struct node_peer **at = &n->peers, *np;
-
-    while ((np = *at) != NULL) {
-        if (np->kept && !all) {
-            at = &np->next;
-            continue;
-        }
-        *at = np->next;
-        wg_peer_remove(n->wg, np->peer);
-        free(np);
-    }
-}
-
-/*
- * This node's addresses and those of expired peers belong to nobody, so that
- * no peer that routes a range around them can speak as them.  Nobody is a peer
- * whose key, zero, no handshake can have.
- */
-static int
-add_nobody(struct node *n, const struct netmap *nm, int64_t t, uint64_t now)
-{
-    static const struct netmap_node row;
-    struct tn_prefix *prefixes;
-    size_t count = nm->self.naddresses, used = 0;
-    unsigned i;
-    int rc;
-
-    for (i = 0; i < nm->npeers; i++)
-        if (!may_talk(&nm->peers[i], t))
-            count += nm->peers[i].naddresses;
-    prefixes = calloc(count + 1, sizeof(*prefixes));
-    if (prefixes == NULL || add_peer(n, &row, now) != 0) {
-        free(prefixes);
-        return -1;
-    }
-    for (i = 0; i < nm->self.naddresses; i++)
-        prefixes[used++] = nm->self.addresses[i];
-    for (i = 0; i < nm->npeers; i++) {
-        const struct netmap_node *p = &nm->peers[i];
-
-        if (may_talk(p, t))
-            continue;
-        memcpy(
-            prefixes + used, p->addresses, p->naddresses * sizeof(*prefixes));
-        used += p->naddresses;
-    }
-    rc = wg_peer_set_allowed_ips(
-        n->wg, wg_peer_by_key(n->wg, row.key), prefixes, used);
-    free(prefixes);
-    return rc;
-}
-
-static int
-apply_peers(struct node *n, const struct netmap *nm)
-{
-    struct node_peer *np;
-    uint64_t now = loop_now();
-    int64_t t = wall();
-    unsigned i;
-
-    for (np = n->peers; np != NULL; np = np->next)
-        np->kept = false;
-    for (i = 0; i < nm->npeers; i++)
-        if (may_talk(&nm->peers[i], t) && add_peer(n, &nm->peers[i], now) != 0)
-            return -1;
-    if (add_nobody(n, nm, t, now) != 0)
-        return -1;
-    drop_peers(n, false);
-    return 0;
 }
 
 static void
@@ -545,9 +348,11 @@ stop(struct node *n, const char *why)
 {
     say_err("node \"%s\": %s; nothing is forwarded", n->name, why);
     snprintf(n->error, sizeof(n->error), "%s", why);
-    drop_peers(n, true);
+    peers_drop(n, true);
     filter_free(n->filter);
     n->filter = NULL;
+    if (n->magic != NULL)
+        magic_map(n->magic, NULL);
     netmap_free(n->netmap);
     n->netmap = NULL;
     loop_timer_set(n->expiry_timer, UINT64_MAX);
@@ -562,7 +367,10 @@ apply(struct node *n, struct netmap *nm)
     struct filter *f = filter_new(nm, &local);
     struct netmap *old = n->netmap;
 
-    if (f == NULL || apply_peers(n, nm) != 0) {
+    /* Handshakes with peers that are waited for go by relay perhaps. */
+    if (n->magic != NULL)
+        magic_map(n->magic, nm->derp);
+    if (f == NULL || peers_apply(n, nm) != 0) {
         filter_free(f);
         if (nm != old)
             netmap_free(nm);
@@ -576,16 +384,15 @@ apply(struct node *n, struct netmap *nm)
     n->filter = f;
     n->netmap = nm;
     n->resumed = true;
-    if (!n->lacks_psks)
+    if (!n->lacks_psks && n->join == NULL)
         n->error[0] = '\0';
     if (nm != old) {
         netconf(n, nm);
         netmap_free(old);
     }
-    publish_soon(n);
+    snapshot_publish_soon(n);
     set_expiry_timer(n);
-    pump_flush(n->pump); /* handshakes of peers that are waited for */
-    set_timer(n);
+    node_flush(n); /* handshakes of peers that are waited for */
 }
 
 /* ---- what the holder hands over ---- */
@@ -625,8 +432,8 @@ bind_udp(int family, uint16_t port)
     return fd;
 }
 
-static uint16_t
-bound_port(int fd)
+uint16_t
+node_udp_port(int fd)
 {
     struct sockaddr_in sin;
     socklen_t len = sizeof(sin);
@@ -649,7 +456,7 @@ put_fd(struct node *n, const char *kind, int fd)
 static int
 open_sockets(struct node *n, const int udp[2])
 {
-    uint16_t had = bound_port(udp[0] != -1 ? udp[0] : udp[1]);
+    uint16_t had = node_udp_port(udp[0] != -1 ? udp[0] : udp[1]);
 
     if (had != 0 && (n->port == 0 || n->port == had)) {
         n->fds.udp4 = udp[0];
@@ -659,7 +466,7 @@ open_sockets(struct node *n, const int udp[2])
     close_fd(udp[0]);
     close_fd(udp[1]);
     n->fds.udp4 = bind_udp(AF_INET, n->port);
-    had = bound_port(n->fds.udp4);
+    had = node_udp_port(n->fds.udp4);
     n->fds.udp6 = bind_udp(AF_INET6, had != 0 ? had : n->port);
     if (n->fds.udp4 == -1 && n->fds.udp6 == -1) {
         say_err("node \"%s\": no UDP socket on port %u (%d: %s)", n->name,
@@ -715,7 +522,7 @@ node_new(const struct ipc_msg *m, int mesh, const int udp[2], struct hot *hot,
 static void
 drop_device(struct node *n)
 {
-    drop_peers(n, true);
+    peers_drop(n, true);
     wg_device_free(n->wg);
     n->wg = NULL;
 }
@@ -726,6 +533,8 @@ node_free(struct node *n)
     if (n == NULL)
         return;
     drop_device(n);
+    reach_end(n);
+    join_free(n->join);
     pump_free(n->pump);
     filter_free(n->filter);
     netmap_free(n->netmap);
@@ -770,44 +579,92 @@ warn_readable(const struct node *n, const char *path)
         n->name, path);
 }
 
-void
-node_set_key(struct node *n, int fd)
+/* A device of this key, in place of one of another. */
+static void
+set_key(struct node *n, const uint8_t key[32])
 {
     struct wg_config c = {
         .timing = *engine_timing(),
         .mtu = n->mtu,
-        .ops = {output, deliver, roam, unpredictable, realtime},
+        .ops = {.output = output,
+            .deliver = deliver,
+            .roam = roam,
+            .stranger = stranger,
+            .random = unpredictable,
+            .realtime = realtime},
         .ctx = n,
     };
-    struct source_file_error err;
-    char path[TN_NODE_PATH_MAX + 1];
-    const char *name = path_of(fd, path);
     static const uint8_t zero[MSG_TAI64N_LEN];
-    bool readable = false;
 
-    if (source_file_private_key(fd, name, c.private_key, &readable, &err) !=
-        0) {
-        node_set_error(n, err.text);
-        goto out;
-    }
-    if (readable)
-        warn_readable(n, name);
-    if (n->wg != NULL && memcmp(c.private_key, n->private_key, 32) == 0)
-        goto out;
+    if (n->wg != NULL && memcmp(key, n->private_key, 32) == 0)
+        return;
     drop_device(n);
+    memcpy(c.private_key, key, sizeof(c.private_key));
     n->wg = wg_device_new(&c, loop_now());
+    explicit_bzero(&c, sizeof(c));
     if (n->wg == NULL) {
         stop(n, "out of memory");
-        goto out;
+        return;
     }
-    memcpy(n->private_key, c.private_key, 32);
+    memcpy(n->private_key, key, 32);
+    if (n->magic != NULL)
+        magic_key(n->magic, key);
     if (memcmp(n->hot_row->tai64n, zero, sizeof(zero)) != 0)
         wg_set_tai64n(n->wg, n->hot_row->tai64n);
     if (n->netmap != NULL)
         apply(n, n->netmap);
-out:
-    explicit_bzero(&c, sizeof(c));
+}
+
+void
+node_set_key(struct node *n, int fd)
+{
+    struct source_file_error err;
+    char path[TN_NODE_PATH_MAX + 1];
+    const char *name = path_of(fd, path);
+    bool readable = false;
+    uint8_t key[32];
+
+    if (source_file_private_key(fd, name, key, &readable, &err) != 0) {
+        node_set_error(n, err.text);
+    } else {
+        if (readable)
+            warn_readable(n, name);
+        set_key(n, key);
+    }
+    explicit_bzero(key, sizeof(key));
     close(fd);
+}
+
+void
+node_take_key(struct node *n, const uint8_t key[32])
+{
+    /* Peers that talked under the old key are initiated to under the new. */
+    n->resumed = false;
+    set_key(n, key);
+    if (n->wg != NULL && n->magic == NULL && reach_begin(n) != 0)
+        stop(n, "out of memory: its peers cannot be found");
+}
+
+void
+node_take_netmap(struct node *n, struct netmap *nm, bool cached)
+{
+    bool first = n->netmap == NULL;
+
+    if (n->wg == NULL) { /* out of memory, as was said */
+        netmap_free(nm);
+        return;
+    }
+    apply(n, nm);
+    if (n->netmap == nm && first)
+        say_notice("node \"%s\": a netmap with %u peer%s rules%s", n->name,
+            nm->npeers, nm->npeers == 1 ? "" : "s",
+            cached ? ", saved earlier" : "");
+}
+
+void
+node_set_words(struct node *n, const char *words)
+{
+    snprintf(n->error, sizeof(n->error), "%s", words);
 }
 
 void
@@ -880,9 +737,8 @@ node_set_netmap(struct node *n, int fd)
     }
     apply(n, nm);
     if (n->netmap == nm)
-        say_notice(
-            "node \"%s\": a netmap with %u peer%s rules", n->name, nm->npeers,
-            nm->npeers == 1 ? "" : "s");
+        say_notice("node \"%s\": a netmap with %u peer%s rules", n->name,
+            nm->npeers, nm->npeers == 1 ? "" : "s");
 }
 
 void
@@ -900,7 +756,7 @@ node_republish(struct node *n)
     if (n->netmap == NULL)
         return;
     netconf(n, n->netmap);
-    publish(n);
+    snapshot_publish(n);
 }
 
 const char *
@@ -936,11 +792,12 @@ node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
             len = ping_make(&n->pings, &self->addresses[i].addr, to, query, ns,
                 now + timeout_ms, buf + WG_HEADROOM);
     if (len == 0)
-        return first_address(self, tn_addr_is4(to)) == NULL
+        return netmap_first_address(self, tn_addr_is4(to)) == NULL
                    ? "this node has no address of that family"
                    : "too many pings are pending";
+    if (n->masked)
+        reach_mask(n, buf + WG_HEADROOM, len);
     wg_send(n->wg, buf + WG_HEADROOM, len, now);
-    pump_flush(n->pump);
-    set_timer(n);
+    node_flush(n);
     return NULL;
 }

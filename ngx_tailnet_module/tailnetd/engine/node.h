@@ -15,9 +15,11 @@
 
 #include "../data/pump.h"
 #include "../ipc.h"
+#include "../magic/magic.h"
 #include "../wg/device.h"
 #include "filter.h"
 #include "hot.h"
+#include "join.h"
 #include "netmap.h"
 #include "ping.h"
 
@@ -31,6 +33,11 @@ struct node_ops {
      * after ${ns} nanoseconds, the peer being at ${e}. */
     void (*pong)(uint32_t query, const struct tn_addr *to,
         const struct tn_endpoint *e, uint64_t ns, const char *error);
+    /* Bytes for the node's state directory, as ${name} of control.h. */
+    void (*save)(
+        const char *node, const char *name, const void *bytes, size_t len);
+    /* Its auth key is needed: join_auth_key() brings it. */
+    void (*want_key)(const char *node);
 };
 
 /* What wg_peer_data() is. */
@@ -38,6 +45,7 @@ struct node_peer {
     struct node_peer *next;
     struct wg_peer *peer;
     const struct netmap_node *self; /* row in the netmap that rules */
+    struct magic_peer way;          /* of a node that joined a tailnet */
     unsigned endpoint;              /* of self->endpoints, tried next */
     int64_t seen;                   /* Unix seconds of the last hot_saw() */
     bool kept;                      /* scratch of node_apply() */
@@ -57,15 +65,20 @@ struct node {
     struct filter *filter; /* NULL: nothing is forwarded */
     struct netmap *netmap; /* NULL: none rules */
     struct source_file_psks *psks;
+    struct join *join;   /* NULL: its netmap is a file's */
+    struct magic *magic; /* NULL: peers are where their packets come from */
     uint8_t private_key[32];
     bool lacks_psks;        /* configured, but not to be had */
     bool resumed;           /* hot peers were initiated to */
+    bool masked;            /* some peer knows us by another address */
     char error[TN_ERR_MAX]; /* "": none */
     struct loop_timer *wg_timer;
     struct loop_timer *publish_timer;
     struct loop_timer *expiry_timer;
+    uint64_t stranger;     /* time of the last handshake with one */
     uint64_t published;    /* loop_now() of the last publication */
     uint64_t drop_expired; /* packets while the self key is expired */
+    uint64_t drop_forged;  /* messages that only the engine may send */
     struct ipc_listener listeners[IPC_LISTENERS_MAX];
     uint32_t nlisteners;
     struct ping_list pings;
@@ -94,7 +107,24 @@ void node_expect_psks(struct node *n, bool expected);
 void node_set_psks(struct node *n, int fd);
 void node_set_netmap(struct node *n, int fd);
 void node_set_error(struct node *n, const char *text);
+
+/*
+ * Of a node that joins by a control server: the node key (copied) that the
+ * netmaps to come belong to; a netmap (taken over), ${cached}: of an earlier
+ * life; what is to be said of its state, "": nothing.
+ */
+void node_take_key(struct node *n, const uint8_t key[32]);
+void node_take_netmap(struct node *n, struct netmap *nm, bool cached);
+void node_set_words(struct node *n, const char *words);
+
 void node_set_listeners(struct node *n, const struct ipc_msg *m);
+
+/* For reach.c: a WireGuard message that came; what was sent since may go out,
+ * and timers may have moved; the port of a bound socket, 0: it is not there. */
+void node_receive(struct node *n, uint8_t *msg, size_t len,
+    const struct tn_endpoint *src, uint64_t now);
+void node_flush(struct node *n);
+uint16_t node_udp_port(int fd);
 
 /* Addresses and snapshot to the holder again: it is a new one. */
 void node_republish(struct node *n);

@@ -4,20 +4,10 @@
 #include <string.h>
 
 #include "../loop.h"
+#include "status_reach.h"
 
 /* jansson takes NULL values as failure and drops them, so a document lacks
  * memory exactly when the last step returns NULL. */
-
-static json_t *
-text_of(const struct tn_endpoint *e)
-{
-    char buf[TN_ENDPOINT_STRLEN];
-
-    if (e->port == 0)
-        return json_string("");
-    tn_endpoint_format(e, buf);
-    return json_string(buf);
-}
 
 static json_t *
 addrs_of(const struct netmap_node *row)
@@ -74,7 +64,9 @@ peer_of(const struct node *n, const struct netmap_node *row, uint64_t now)
         return o; /* expired: has no place in the device */
     wg_peer_stats(peer, &s);
     e = wg_peer_endpoint(peer);
-    json_object_set_new(o, "endpoint", text_of(&e));
+    json_object_set_new(o, "endpoint", status_endpoint(&e));
+    if (n->magic != NULL)
+        status_way(o, n, wg_peer_data(peer));
     json_object_set_new(o, "rx_bytes", json_integer((json_int_t)s.rx_bytes));
     json_object_set_new(o, "tx_bytes", json_integer((json_int_t)s.tx_bytes));
     json_object_set_new(o, "handshake_ms_ago", ago(s.last_handshake, now));
@@ -153,6 +145,28 @@ filter_counters_of(const struct filter *f)
     return o;
 }
 
+/* Without the login URL: whoever may look is not who may log in. */
+static json_t *
+control_of(const struct node *n, uint64_t now)
+{
+    struct control_status s = control_status(join_control(n->join));
+    json_t *o = json_object();
+
+    json_object_set_new(o, "state", json_string(s.state_name));
+    json_object_set_new(o, "words", json_string(s.words));
+    json_object_set_new(o, "url", json_string(s.url));
+    json_object_set_new(o, "login", json_string(s.login));
+    json_object_set_new(o, "heard_ms_ago", ago(s.heard, now));
+    json_object_set_new(o, "streams", json_integer((json_int_t)s.reconnects));
+    json_object_set_new(o, "messages", json_integer((json_int_t)s.messages));
+    json_object_set_new(o, "wire_bytes", json_integer((json_int_t)s.wire));
+    json_object_set_new(o, "text_bytes", json_integer((json_int_t)s.text));
+    json_object_set_new(o, "netmaps", json_integer((json_int_t)s.deltas));
+    json_object_set_new(
+        o, "contested_peers", json_integer((json_int_t)s.contested));
+    return o;
+}
+
 static json_t *
 node_of(const struct node *n)
 {
@@ -167,6 +181,10 @@ node_of(const struct node *n)
         o, "generation", json_integer((json_int_t)n->hot_row->generation));
     json_object_set_new(
         o, "hot_evicted", json_integer((json_int_t)hot_evicted(n->hot)));
+    if (n->join != NULL)
+        json_object_set_new(o, "control", control_of(n, now));
+    if (n->magic != NULL)
+        json_object_set_new(o, "network", status_reach(n));
     json_object_set_new(
         o, "drop_expired", json_integer((json_int_t)n->drop_expired));
     json_object_set_new(o, "pump", pump_counters_of(pump_counters(n->pump)));
@@ -215,10 +233,30 @@ status_pong(const struct tn_addr *to, const struct tn_endpoint *e, uint64_t ns,
 
     tn_addr_format(to, buf);
     json_object_set_new(o, "address", json_string(buf));
-    json_object_set_new(o, "endpoint", text_of(e));
+    json_object_set_new(o, "endpoint", status_endpoint(e));
     if (error == NULL)
         json_object_set_new(o, "ms", json_real((double)ns / 1e6));
     else
         json_object_set_new(o, "error", json_string(error));
+    return dump(o);
+}
+
+char *
+status_join(const struct node *n)
+{
+    json_t *o = json_object();
+    struct control_status s;
+
+    if (n == NULL || n->join == NULL) {
+        json_object_set_new(o, "error",
+            json_string(n == NULL ? "no such node"
+                                  : "this node has a netmap file: there is no "
+                                    "server to log in at"));
+        return dump(o);
+    }
+    s = control_status(join_control(n->join));
+    json_object_set_new(o, "state", json_string(s.state_name));
+    json_object_set_new(o, "words", json_string(s.words));
+    json_object_set_new(o, "auth_url", json_string(s.auth_url));
     return dump(o);
 }

@@ -197,7 +197,7 @@ on_table(struct request *r)
     else if (rc != 0)
         conn_error(r->c, r->seq, rc, "%s", err);
     if (rc != 0) {
-        log_err("node table refused: %s", err);
+        log_info("node table refused: %s", err);
         return;
     }
     cycle_sync();
@@ -444,6 +444,28 @@ on_ping(struct request *r)
 }
 
 static void
+on_control(struct request *r)
+{
+    static const uint16_t kinds[] = {[TN_CONTROL_LOGIN] = IPC_QUERY_LOGIN,
+        [TN_CONTROL_LOGOUT] = IPC_QUERY_LOGOUT,
+        [TN_CONTROL_ROTATE] = IPC_QUERY_ROTATE,
+        [TN_CONTROL_SHOW] = IPC_QUERY_SHOW};
+    const struct tn_admin_control *m = (const void *)r->bytes;
+    struct ipc_msg q = {.type = IPC_QUERY};
+
+    if (m->what < TN_CONTROL_LOGIN || m->what > TN_CONTROL_SHOW) {
+        conn_error(
+            r->c, r->seq, EINVAL, "CONTROL: unknown command %u", m->what);
+        return;
+    }
+    if (node_of(r, m->node) == NULL)
+        return;
+    q.kind = kinds[m->what];
+    memcpy(q.node, m->node, sizeof(m->node));
+    query_ask(r->c, r->seq, &q, r->now);
+}
+
+static void
 on_netns(struct request *r)
 {
     const struct tn_admin_node *m = (const void *)r->bytes;
@@ -491,12 +513,15 @@ static const struct row {
     {TN_ADMIN_SUBSCRIBE, "SUBSCRIBE", WORKER | CTL,
         sizeof(struct tn_admin_node), sizeof(struct tn_admin_node), 0, 0,
         on_subscribe},
-    {TN_ADMIN_SOCKETS, "SOCKETS", MASTER | WORKER, sizeof(struct tn_admin_sockets),
-        sizeof(struct tn_admin_sockets), 0, 0, on_sockets},
+    {TN_ADMIN_SOCKETS, "SOCKETS", MASTER | WORKER,
+        sizeof(struct tn_admin_sockets), sizeof(struct tn_admin_sockets), 0, 0,
+        on_sockets},
     {TN_ADMIN_STATUS, "STATUS", WORKER | CTL, sizeof(struct tn_admin_text),
         TN_ADMIN_MSG_MAX, 0, 0, on_status},
     {TN_ADMIN_PING, "PING", CTL, sizeof(struct tn_admin_ping),
         sizeof(struct tn_admin_ping), 0, 0, on_ping},
+    {TN_ADMIN_CONTROL, "CONTROL", CTL, sizeof(struct tn_admin_control),
+        sizeof(struct tn_admin_control), 0, 0, on_control},
     {TN_ADMIN_NETNS, "NETNS", CTL, sizeof(struct tn_admin_node),
         sizeof(struct tn_admin_node), 0, 0, on_netns},
 };

@@ -38,7 +38,8 @@ static struct {
 /* What an engine may see of our environment: nginx's can hold auth keys. */
 static const char *const passed[] = {"ASAN_OPTIONS", "LSAN_OPTIONS",
     "UBSAN_OPTIONS", "LLVM_PROFILE_FILE", "GCOV_PREFIX", "SSL_CERT_FILE",
-    "SSL_CERT_DIR", "TZ"};
+    "SSL_CERT_DIR", "TZ", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY",
+    "HTTPS_PROXY", "NO_PROXY"};
 #define PASSED (sizeof(passed) / sizeof(passed[0]))
 
 static int

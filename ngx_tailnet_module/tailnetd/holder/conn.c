@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../log.h"
+#include "../rights.h"
 #include "sock.h"
 
 static struct conn conns[TN_ADMIN_CONN_MAX];
@@ -16,10 +17,7 @@ static uint64_t serials;
 static unsigned refused; /* connections past TN_ADMIN_CONN_MAX */
 static unsigned unread;  /* connections closed because nobody read */
 
-union control {
-    struct cmsghdr align;
-    char b[CMSG_SPACE(sizeof(int) * TN_ADMIN_FDS_MAX)];
-};
+_Static_assert(TN_ADMIN_FDS_MAX <= RIGHTS_MAX, "a message takes so many");
 
 struct conn *
 conn_add(int fd, bool attached)
@@ -68,36 +66,10 @@ conn_find(unsigned slot, uint64_t serial)
                : NULL;
 }
 
-/* Takes the descriptors of ${h}; those past CONN_FDS_MAX are closed. */
-static bool
-take_fds(struct msghdr *h, struct conn_msg *m)
-{
-    struct cmsghdr *cm;
-    bool fits = !(h->msg_flags & MSG_CTRUNC);
-    size_t i, n;
-    int fd;
-
-    for (cm = CMSG_FIRSTHDR(h); cm != NULL; cm = CMSG_NXTHDR(h, cm)) {
-        if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
-            continue;
-        n = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (i = 0; i < n; i++) {
-            memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(int));
-            if (m->nfds < CONN_FDS_MAX) {
-                m->fds[m->nfds++] = fd;
-            } else {
-                close(fd);
-                fits = false;
-            }
-        }
-    }
-    return fits;
-}
-
 int
 conn_recv(struct conn *c, struct conn_msg *m)
 {
-    union control control;
+    union rights control;
     struct iovec iov = {m->bytes, sizeof(m->bytes)};
     struct msghdr h = {.msg_iov = &iov,
         .msg_iovlen = 1,
@@ -109,7 +81,8 @@ conn_recv(struct conn *c, struct conn_msg *m)
     n = recvmsg(c->fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n == -1)
         return errno == EAGAIN || errno == EINTR ? 0 : -1;
-    m->malformed = !take_fds(&h, m) || (h.msg_flags & MSG_TRUNC);
+    m->malformed = !rights_take(&h, m->fds, CONN_FDS_MAX, &m->nfds) ||
+                   (h.msg_flags & MSG_TRUNC);
     m->len = (size_t)n;
     if (n > 0)
         return 1;
@@ -204,23 +177,13 @@ void
 conn_send(
     struct conn *c, const void *msg, size_t len, const int *fds, size_t nfds)
 {
-    union control control;
+    union rights control;
     struct iovec iov = {(void *)(uintptr_t)msg, len};
     struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-    struct cmsghdr *cm;
 
     if (c->state == CONN_CLOSING)
         return;
-    if (nfds > 0) {
-        memset(&control, 0, sizeof(control));
-        h.msg_control = control.b;
-        h.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
-        cm = CMSG_FIRSTHDR(&h);
-        cm->cmsg_level = SOL_SOCKET;
-        cm->cmsg_type = SCM_RIGHTS;
-        cm->cmsg_len = CMSG_LEN(sizeof(int) * nfds);
-        memcpy(CMSG_DATA(cm), fds, sizeof(int) * nfds);
-    }
+    rights_put(&h, &control, fds, nfds);
     if (sendmsg(c->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) != -1)
         return;
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ETOOMANYREFS) {

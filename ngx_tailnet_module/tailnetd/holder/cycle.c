@@ -7,6 +7,7 @@
 
 #include "../log.h"
 #include "keysrc.h"
+#include "state.h"
 #include "lease.h"
 
 struct cycle {
@@ -71,13 +72,33 @@ cycle_ref(struct cycle *c)
     return c;
 }
 
+/* What two tailnetds may not use at a time; "": nothing. */
+static const char *
+lock_of(const struct tn_node *n)
+{
+    return tn_node_joins(n) ? n->state : n->private_key;
+}
+
+static int
+lock(const struct tn_node *n, char err[TN_ERR_MAX])
+{
+    const char *path = lock_of(n);
+
+    if (path[0] == '\0')
+        return 0;
+    if (tn_node_joins(n) && state_make(path, err) == -1)
+        return -1;
+    return keysrc_lock(path, err);
+}
+
 static void
 clear_table(struct cycle *c)
 {
     size_t i;
 
     for (i = 0; i < c->n; i++)
-        keysrc_unlock(c->nodes[i].private_key);
+        if (lock_of(&c->nodes[i])[0] != '\0')
+            keysrc_unlock(lock_of(&c->nodes[i]));
     free(c->nodes);
     c->nodes = NULL;
     c->n = 0;
@@ -151,7 +172,7 @@ realize(struct cycle *c, char err[TN_ERR_MAX])
     int rc = 0;
 
     for (c->n = 0; c->n < all; c->n++) {
-        if (keysrc_lock(c->nodes[c->n].private_key, err) == -1) {
+        if (lock(&c->nodes[c->n], err) == -1) {
             rc = EBUSY;
             break;
         }

@@ -127,6 +127,17 @@ message(const struct ipc_msg *m, const int *fds, size_t nfds)
         lease_snapshot(n, fds[0], m->generation);
         admin_publish(n);
         return;
+    case IPC_SAVE:
+        n = lease_find(m->node);
+        if (n == NULL)
+            break;
+        lease_save(n, m->kind, fds[0]);
+        return;
+    case IPC_WANTKEY:
+        n = lease_find(m->node);
+        if (n != NULL)
+            lease_want_key(n);
+        break;
     case IPC_ANSWER:
         query_answer(m->id, nfds == 1 ? fds[0] : -1);
         break;

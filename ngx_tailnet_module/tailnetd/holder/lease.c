@@ -1,14 +1,18 @@
 #include "lease.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../log.h"
+#include "authkey.h"
 #include "child.h"
 #include "drain.h"
 #include "netconf.h"
 #include "sock.h"
+#include "state.h"
 #include "store.h"
 #include "tun.h"
 
@@ -58,6 +62,8 @@ add(const char *name, char err[TN_ERR_MAX])
         n->ns = NETNS_NONE;
         n->watch = -1;
         n->snapshot = -1;
+        for (int k = 0; k < IPC_SAVES; k++)
+            n->saved[k] = -1;
         return n;
     }
     snprintf(err, TN_ERR_MAX,
@@ -132,6 +138,9 @@ lease_drop(struct lease *n)
     keysrc_unwatch(n->watch);
     if (n->snapshot != -1)
         close(n->snapshot);
+    for (int k = 0; k < IPC_SAVES; k++)
+        if (n->saved[k] != -1)
+            close(n->saved[k]);
     netns_close(&n->ns);
     memset(n, 0, sizeof(*n));
 }
@@ -296,6 +305,60 @@ open_files(struct lease *n, int fds[4], uint16_t *kind, char why[TN_ERR_MAX])
     return used;
 }
 
+/* The node's block, as text in a memory file; -1: no memory. */
+static int
+write_options(const struct lease *n)
+{
+    static char text[TN_TABLE_MAX];
+    size_t len = tn_node_write(&n->conf, 1, text, sizeof(text));
+    int fd = memfd_create("tailnet-node", MFD_CLOEXEC);
+
+    if (fd != -1 && (len == 0 || write(fd, text, len) != (ssize_t)len)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* The same for a node that joins: its options, and what it saved. */
+static size_t
+open_saved(struct lease *n, int fds[4], uint16_t *kind, char why[TN_ERR_MAX])
+{
+    static const uint16_t bits[IPC_SAVES] = {
+        IPC_NODE_SAVED_KEYS, IPC_NODE_SAVED_NETMAP};
+    char err[TN_ERR_MAX] = "";
+    size_t used = 1;
+    int k, fd;
+
+    why[0] = '\0';
+    for (k = 0; k < IPC_SAVES; k++) {
+        if (n->conf.state[0] != '\0')
+            fd = state_open(n->conf.state, k, err);
+        else
+            fd = n->saved[k] == -1 ? -1
+                                   : fcntl(n->saved[k], F_DUPFD_CLOEXEC, 0);
+        /* Never a new key because the old one could not be read. */
+        if (fd == -1 && err[0] != '\0')
+            goto failed;
+        if (fd == -1)
+            continue;
+        *kind |= bits[k];
+        fds[1 + used++] = fd; /* behind the options */
+    }
+    fds[1] = write_options(n);
+    if (fds[1] != -1) {
+        *kind |= IPC_NODE_OPTIONS;
+        return used + 1;
+    }
+    snprintf(err, sizeof(err), "no memory for its options");
+failed:
+    memcpy(why, err, TN_ERR_MAX);
+    for (; used > 1; used--)
+        close(fds[used]);
+    *kind = 0;
+    return 1;
+}
+
 static void
 tell(struct lease *n)
 {
@@ -303,6 +366,7 @@ tell(struct lease *n)
     char why[TN_ERR_MAX];
     int fds[4];
     size_t i, nfds;
+    bool joins = tn_node_joins(&n->conf);
 
     if (!child_running())
         return;
@@ -313,13 +377,14 @@ tell(struct lease *n)
     m.port = n->conf.port;
     m.mtu = n->conf.mtu;
     m.has_psks = n->conf.preshared_keys[0] != '\0';
-    nfds = open_files(n, fds, &m.kind, why);
+    nfds = (joins ? open_saved : open_files)(n, fds, &m.kind, why);
     n->told = child_send(&m, fds, nfds);
     for (i = 1; i < nfds; i++)
         close(fds[i]);
     if (why[0] != '\0')
         send_nofile(n, why);
-    n->watch = keysrc_watch(n->conf.netmap, n->watch);
+    if (!joins)
+        n->watch = keysrc_watch(n->conf.netmap, n->watch);
     n->relisten = true;
     memset(&n->listeners, 0, sizeof(n->listeners));
 }
@@ -330,7 +395,16 @@ same_conf(const struct tn_node *a, const struct tn_node *b)
     return strcmp(a->netmap, b->netmap) == 0 &&
            strcmp(a->private_key, b->private_key) == 0 &&
            strcmp(a->preshared_keys, b->preshared_keys) == 0 &&
-           a->port == b->port && a->mtu == b->mtu;
+           strcmp(a->control_url, b->control_url) == 0 &&
+           strcmp(a->auth_key, b->auth_key) == 0 &&
+           strcmp(a->state, b->state) == 0 &&
+           strcmp(a->hostname, b->hostname) == 0 &&
+           strcmp(a->tags, b->tags) == 0 && strcmp(a->routes, b->routes) == 0 &&
+           strcmp(a->exit_node, b->exit_node) == 0 &&
+           a->ephemeral == b->ephemeral &&
+           a->accept_routes == b->accept_routes &&
+           a->capability == b->capability && a->port == b->port &&
+           a->mtu == b->mtu;
 }
 
 /* Has one of the key files another content than the engine got? */
@@ -339,6 +413,8 @@ keys_changed(const struct lease *n)
 {
     struct keysrc_id id;
 
+    if (tn_node_joins(&n->conf))
+        return false;
     keysrc_id(n->conf.private_key, &id);
     if (!keysrc_same(&id, &n->key))
         return true;
@@ -357,6 +433,8 @@ check_netmap(struct lease *n)
     struct keysrc_id id;
     int fd;
 
+    if (tn_node_joins(&n->conf))
+        return;
     n->watch = keysrc_watch(n->conf.netmap, n->watch);
     keysrc_id(n->conf.netmap, &id);
     if (n->bad[0] == '\0' && keysrc_same(&id, &n->netmap))
@@ -462,6 +540,43 @@ lease_snapshot(struct lease *n, int fd, uint64_t generation)
 }
 
 void
+lease_save(struct lease *n, enum ipc_save kind, int fd)
+{
+    char err[TN_ERR_MAX];
+
+    if (!n->ruled || !tn_node_joins(&n->conf)) {
+        close(fd);
+        return;
+    }
+    if (n->conf.state[0] != '\0') {
+        if (state_save(n->conf.state, kind, fd, err) == -1)
+            log_err("node %s: %s: after a restart it may have to join anew",
+                n->name, err);
+        close(fd);
+        return;
+    }
+    if (n->saved[kind] != -1)
+        close(n->saved[kind]);
+    n->saved[kind] = fd;
+}
+
+void
+lease_want_key(const struct lease *n)
+{
+    struct ipc_msg m = {.type = IPC_AUTHKEY};
+    int fd = -1;
+
+    memcpy(m.node, n->name, sizeof(n->name));
+    if (n->ruled)
+        fd = authkey_open(n->conf.auth_key, m.text);
+    else
+        snprintf(m.text, sizeof(m.text), "its options are not known yet");
+    child_send(&m, &fd, fd == -1 ? 0 : 1);
+    if (fd != -1)
+        close(fd);
+}
+
+void
 lease_netconf(const struct ipc_msg *m)
 {
     struct lease *n = lease_find(m->node);
@@ -499,6 +614,8 @@ key_came(const struct lease *n)
     static const struct keysrc_id none;
     struct keysrc_id id;
 
+    if (tn_node_joins(&n->conf))
+        return false;
     if (keysrc_same(&n->key, &none)) {
         keysrc_id(n->conf.private_key, &id);
         if (!keysrc_same(&id, &none))

@@ -33,7 +33,9 @@ struct lease {
     struct keysrc_id key, psk, netmap;
     char bad[TN_ERR_MAX]; /* why the netmap cannot be used; "": it can */
     int watch;
-    int snapshot; /* the last one, or -1 */
+    int saved[IPC_SAVES]; /* of a joining node without a state directory; -1:
+                             nothing */
+    int snapshot;         /* the last one, or -1 */
     uint64_t generation;
     bool relisten;            /* the set of listeners may have changed */
     struct ipc_msg listeners; /* as the engine knows them */
@@ -85,6 +87,12 @@ void lease_untell_all(void);
 
 /* lease_snapshot(n, fd, generation): ${fd} is taken over. */
 void lease_snapshot(struct lease *n, int fd, uint64_t generation);
+
+/* lease_save(n, kind, fd): SAVE of the engine; ${fd} is taken over. */
+void lease_save(struct lease *n, enum ipc_save kind, int fd);
+
+/* lease_want_key(n): WANTKEY of the engine, which is answered. */
+void lease_want_key(const struct lease *n);
 
 /* lease_netconf(m): NETCONF of the engine. */
 void lease_netconf(const struct ipc_msg *m);

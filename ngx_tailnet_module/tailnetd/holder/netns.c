@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "../isolate.h"
+#include "../rights.h"
 
 #ifndef SIOCGSKNS
 #define SIOCGSKNS 0x894C /* linux/sockios.h of newer headers */
@@ -237,20 +238,16 @@ enter(const struct netns *ns, struct netns_answer *a)
         explain_root(a, errno, "the namespace cannot be entered");
 }
 
-union control {
-    struct cmsghdr align;
-    char b[CMSG_SPACE(sizeof(int) * (NETNS_FDS_MAX + 2))];
-};
+_Static_assert(NETNS_FDS_MAX + 2 <= RIGHTS_MAX, "a message takes so many");
 
 static void
 send_reply(int fd, const struct netns_answer *a, const struct netns *made)
 {
     struct reply r = {.err = a->err};
     int fds[NETNS_FDS_MAX + 2];
-    union control c;
+    union rights c;
     struct iovec iov = {&r, sizeof(r)};
     struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-    struct cmsghdr *cm;
     size_t n = 0;
 
     memcpy(r.text, a->text, sizeof(r.text));
@@ -262,16 +259,7 @@ send_reply(int fd, const struct netns_answer *a, const struct netns *made)
         memcpy(fds + n, a->fds, a->nfds * sizeof(int));
         n += a->nfds;
     }
-    if (n > 0) {
-        memset(&c, 0, sizeof(c));
-        h.msg_control = c.b;
-        h.msg_controllen = CMSG_SPACE(n * sizeof(int));
-        cm = CMSG_FIRSTHDR(&h);
-        cm->cmsg_level = SOL_SOCKET;
-        cm->cmsg_type = SCM_RIGHTS;
-        cm->cmsg_len = CMSG_LEN(n * sizeof(int));
-        memcpy(CMSG_DATA(cm), fds, n * sizeof(int));
-    }
+    rights_put(&h, &c, fds, n);
     if (sendmsg(fd, &h, MSG_NOSIGNAL) == -1)
         _exit(2); /* the holder sees an end without an answer */
 }
@@ -299,13 +287,13 @@ recv_reply(int fd, struct netns_answer *a)
 {
     struct reply r = {.err = EIO};
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    union control c;
+    union rights c;
     struct iovec iov = {&r, sizeof(r)};
     struct msghdr h = {.msg_iov = &iov,
         .msg_iovlen = 1,
         .msg_control = c.b,
         .msg_controllen = sizeof(c.b)};
-    struct cmsghdr *cm;
+    bool fits;
     int n;
 
     do
@@ -320,14 +308,10 @@ recv_reply(int fd, struct netns_answer *a)
         netns_fail(a, EIO, "the process in the namespace died");
         return -1;
     }
-    cm = CMSG_FIRSTHDR(&h);
-    if (cm != NULL && cm->cmsg_type == SCM_RIGHTS) {
-        a->nfds = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(a->fds, CMSG_DATA(cm), a->nfds * sizeof(int));
-    }
+    fits = rights_take(&h, a->fds, NETNS_FDS_MAX, &a->nfds);
     a->err = r.err;
     memcpy(a->text, r.text, sizeof(a->text));
-    if (h.msg_flags & MSG_CTRUNC)
+    if (!fits)
         netns_fail(a, EMFILE, "no descriptor is left: raise LimitNOFILE");
     return a->err == 0 ? 0 : -1;
 }

@@ -49,6 +49,9 @@ struct wg_ops {
      * becomes the peer's endpoint (roaming).  NULL: always. */
     bool (*roam)(
         void *ctx, struct wg_peer *peer, const struct tn_endpoint *src);
+    /* A packet of a session nobody knows came from ${src}: whoever is there
+     * may have one with this device's predecessor.  NULL: nobody cares. */
+    void (*stranger)(void *ctx, const struct tn_endpoint *src, uint64_t now);
     /* ${len} unpredictable bytes. */
     void (*random)(void *ctx, uint8_t *buf, size_t len);
     /* Wall clock for TAI64N. */

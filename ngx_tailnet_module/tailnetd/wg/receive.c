@@ -290,8 +290,11 @@ receive_transport(struct wg_device *d, uint8_t *msg, size_t len,
     size_t sealed = len - sizeof(*m);
     struct wg_peer *p;
 
-    if (k == NULL)
+    if (k == NULL) {
+        if (d->ops.stranger != NULL)
+            d->ops.stranger(d->ctx, src, now);
         return;
+    }
     if (!aead_open(k->receive, counter, msg + sizeof(*m), sealed)) {
         d->counters.drop_auth++;
         return;

@@ -1,0 +1,396 @@
+#include "join.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../loop.h"
+#include "node.h"
+#include "say.h"
+
+#define SAVED_MAX (64u << 20) /* bytes of a saved netmap */
+
+struct join {
+    struct node *node; /* NULL: gone, this is leaving */
+    char name[TN_NODE_NAME_MAX + 1];
+    bool ephemeral;
+    struct control *control;
+    enum control_state told; /* last state that was logged */
+    struct loop_timer *timer;
+    int key_fd; /* a pipe that the auth key comes through, or -1 */
+    struct loop_watch *key_watch;
+    char *key; /* CONTROL_AUTH_KEY_MAX bytes, wiped; NULL: none is read */
+    size_t key_len;
+};
+
+static unsigned leaving;
+
+/* ---- the state directory's files ---- */
+
+/* All of a file or memory file, for free(3); NULL: errno. */
+static char *
+read_all(int fd, size_t max, size_t *len)
+{
+    struct stat st;
+    char *text;
+    ssize_t n;
+
+    if (fstat(fd, &st) != 0)
+        return NULL;
+    if (st.st_size < 0 || (size_t)st.st_size > max) {
+        errno = EFBIG;
+        return NULL;
+    }
+    text = malloc((size_t)st.st_size + 1);
+    if (text == NULL)
+        return NULL;
+    for (*len = 0; *len < (size_t)st.st_size; *len += (size_t)n) {
+        n = pread(fd, text + *len, (size_t)st.st_size - *len, (off_t)*len);
+        if (n == -1 && errno == EINTR)
+            n = 0;
+        else if (n <= 0)
+            break;
+    }
+    text[*len] = '\0';
+    return text;
+}
+
+static void
+forget(char *text, size_t len)
+{
+    if (text != NULL)
+        explicit_bzero(text, len);
+    free(text);
+}
+
+/* ---- what the control says ---- */
+
+static void
+take_key(void *arg, const uint8_t key[32])
+{
+    struct join *j = arg;
+
+    if (j->node != NULL)
+        node_take_key(j->node, key);
+}
+
+static void
+take_netmap(void *arg, struct netmap *nm, bool cached)
+{
+    struct join *j = arg;
+
+    if (j->node == NULL)
+        netmap_free(nm);
+    else
+        node_take_netmap(j->node, nm, cached);
+}
+
+/* Trouble is logged when it is news, not at every try: control calls for what
+ * is new alone. */
+static void
+tell(void *arg)
+{
+    struct join *j = arg;
+    struct control_status s = control_status(j->control);
+    bool news = s.state != j->told;
+
+    if (j->node != NULL)
+        node_set_words(j->node, s.state == CONTROL_RUNNING ? "" : s.words);
+    if (j->node != NULL && j->node->magic != NULL)
+        magic_joined(j->node->magic, s.state == CONTROL_RUNNING);
+    j->told = s.state;
+    switch (s.state) {
+    case CONTROL_RUNNING:
+        if (news)
+            say_notice("node \"%s\": joined its tailnet at %s", j->name, s.url);
+        break;
+    case CONTROL_REFUSED:
+    case CONTROL_EXPIRED:
+        say_err("node \"%s\": %s", j->name, s.words);
+        break;
+    case CONTROL_WAITING:
+        say_warn("node \"%s\": %s; it tries again", j->name, s.words);
+        break;
+    case CONTROL_WANTS_APPROVAL:
+        say_warn("node \"%s\": %s", j->name, s.words);
+        break;
+    case CONTROL_STOPPED:
+        say_notice("node \"%s\": %s", j->name, s.words);
+        if (j->node == NULL)
+            loop_timer_set(j->timer, 0);
+        break;
+    default:
+        break;
+    }
+}
+
+static void
+save(void *arg, const char *name, const void *bytes, size_t len)
+{
+    struct join *j = arg;
+
+    if (j->node != NULL)
+        j->node->ops->save(j->name, name, bytes, len);
+}
+
+static void
+want_key(void *arg)
+{
+    struct join *j = arg;
+
+    if (j->node != NULL)
+        j->node->ops->want_key(j->name);
+}
+
+static const struct control_ops ops = {.key = take_key,
+    .netmap = take_netmap,
+    .state = tell,
+    .save = save,
+    .auth_key_wanted = want_key};
+
+/* ---- the auth key ---- */
+
+static void
+close_key(struct join *j)
+{
+    loop_watch_free(j->key_watch);
+    j->key_watch = NULL;
+    if (j->key_fd != -1)
+        close(j->key_fd);
+    j->key_fd = -1;
+    forget(j->key, CONTROL_AUTH_KEY_MAX + 1);
+    j->key = NULL;
+    j->key_len = 0;
+    loop_timer_set(j->timer, UINT64_MAX);
+}
+
+static void
+key_failed(struct join *j, const char *why)
+{
+    close_key(j);
+    control_auth_key_failed(j->control, why);
+}
+
+static void
+key_readable(void *arg)
+{
+    struct join *j = arg;
+    ssize_t n;
+
+    n = read(
+        j->key_fd, j->key + j->key_len, CONTROL_AUTH_KEY_MAX + 1 - j->key_len);
+    if (n == -1 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n == -1) {
+        key_failed(j, strerror(errno));
+        return;
+    }
+    j->key_len += (size_t)n;
+    if (j->key_len > CONTROL_AUTH_KEY_MAX) {
+        key_failed(j, "its source is longer than CONTROL_AUTH_KEY_MAX (4096 "
+                      "bytes)");
+        return;
+    }
+    if (n > 0)
+        return;
+    if (j->key_len == 0) {
+        key_failed(j, "its source is empty, or its command failed");
+        return;
+    }
+    control_auth_key(j->control, j->key, j->key_len);
+    close_key(j);
+}
+
+/* A command that takes too long; or a logout that is over, or takes too long
+ * too. */
+static void
+due(void *arg)
+{
+    struct join *j = arg;
+
+    if (j->node == NULL)
+        join_free(j);
+    else if (j->key_fd != -1)
+        key_failed(j, "its command did not end within 30 s");
+}
+
+void
+join_auth_key(struct join *j, int fd, const char *why)
+{
+    struct stat st;
+
+    close_key(j);
+    if (fd == -1) {
+        control_auth_key_failed(j->control, why);
+        return;
+    }
+    j->key_fd = fd;
+    j->key = malloc(CONTROL_AUTH_KEY_MAX + 1);
+    if (j->key == NULL || fstat(fd, &st) != 0) {
+        key_failed(j, strerror(errno));
+        return;
+    }
+    if (S_ISREG(st.st_mode)) { /* always readable: no need to watch it */
+        while (j->key_fd != -1)
+            key_readable(j);
+        return;
+    }
+    j->key_watch = loop_watch_new(fd, key_readable, j);
+    if (j->key_watch == NULL)
+        key_failed(j, "out of memory");
+    else
+        loop_timer_set(j->timer, loop_now() + JOIN_AUTH_KEY_MS);
+}
+
+/* ---- life ---- */
+
+struct tls_trust *
+join_trust(char err[TLS_ERROR_MAX])
+{
+    static struct tls_trust *shared; /* of all nodes, for good */
+
+    if (shared == NULL)
+        shared = tls_trust_new(NULL, 0, err);
+    return shared;
+}
+
+static int
+read_options(int fd, struct tn_node *node, char err[TN_ERR_MAX])
+{
+    unsigned line;
+    size_t len = 0;
+    char *text = read_all(fd, TN_TABLE_MAX, &len);
+    int n = text == NULL ? -1
+                         : tn_node_parse(text, len, "", node, 1, err, &line);
+
+    if (text == NULL)
+        snprintf(err, TN_ERR_MAX, "its options: %s", strerror(errno));
+    free(text);
+    return n == 1 ? 0 : -1;
+}
+
+static struct control *
+make_control(struct join *j, const struct tn_node *node, int keys, int netmap,
+    char err[CONTROL_WORDS_MAX])
+{
+    struct control_config c = {.node = node, .trust = join_trust(err)};
+    char *saved = NULL, *map = NULL;
+
+    if (c.trust == NULL)
+        return NULL;
+    if (keys != -1) {
+        saved = read_all(keys, CONTROL_STATE_MAX, &c.keys_len);
+        if (saved == NULL) {
+            snprintf(err, CONTROL_WORDS_MAX,
+                "its saved keys cannot be read: %s", strerror(errno));
+            return NULL;
+        }
+        c.keys = saved;
+    }
+    if (netmap != -1)
+        c.netmap = map = read_all(netmap, SAVED_MAX, &c.netmap_len);
+    j->control = control_new(&c, &ops, j, err);
+    forget(saved, c.keys_len);
+    free(map);
+    return j->control;
+}
+
+struct join *
+join_new(struct node *n, int options, int keys, int netmap)
+{
+    struct join *j = calloc(1, sizeof(*j));
+    char err[CONTROL_WORDS_MAX] = "out of memory";
+    struct tn_node node;
+
+    _Static_assert(
+        CONTROL_WORDS_MAX >= TLS_ERROR_MAX && CONTROL_WORDS_MAX >= TN_ERR_MAX,
+        "one buffer for all sentences");
+    if (j == NULL)
+        goto failed;
+    j->node = n;
+    j->key_fd = -1;
+    j->told = CONTROL_CONNECTING;
+    snprintf(j->name, sizeof(j->name), "%s", n->name);
+    j->timer = loop_timer_new(due, j);
+    if (j->timer == NULL || read_options(options, &node, err) != 0 ||
+        make_control(j, &node, keys, netmap, err) == NULL)
+        goto failed;
+    j->ephemeral = node.ephemeral;
+    node_set_words(n, "joining its tailnet");
+    return j;
+failed:
+    node_set_error(n, err);
+    join_free(j);
+    return NULL;
+}
+
+bool
+join_set(struct join *j, int options)
+{
+    char err[TN_ERR_MAX];
+    struct tn_node node;
+
+    if (read_options(options, &node, err) != 0) {
+        node_set_error(j->node, err);
+        return true;
+    }
+    j->ephemeral = node.ephemeral;
+    return control_set_node(j->control, &node);
+}
+
+void
+join_free(struct join *j)
+{
+    if (j == NULL)
+        return;
+    if (j->timer != NULL) {
+        if (j->node == NULL)
+            leaving--;
+        close_key(j);
+    }
+    control_free(j->control);
+    loop_timer_free(j->timer);
+    free(j);
+}
+
+void
+join_leave(struct join *j)
+{
+    if (j == NULL)
+        return;
+    if (!j->ephemeral || control_status(j->control).state == CONTROL_STOPPED) {
+        join_free(j);
+        return;
+    }
+    close_key(j);
+    j->node = NULL;
+    leaving++;
+    loop_timer_set(j->timer, loop_now() + JOIN_LEAVE_MS);
+    control_logout(j->control);
+}
+
+unsigned
+join_leaving(void)
+{
+    return leaving;
+}
+
+void
+join_do(struct join *j, enum ipc_query what)
+{
+    if (what == IPC_QUERY_LOGIN)
+        control_login(j->control);
+    else if (what == IPC_QUERY_LOGOUT)
+        control_logout(j->control);
+    else if (what == IPC_QUERY_ROTATE)
+        control_rotate(j->control);
+}
+
+struct control *
+join_control(struct join *j)
+{
+    return j->control;
+}

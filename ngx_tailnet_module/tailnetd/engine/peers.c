@@ -1,0 +1,180 @@
+#include "peers.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../loop.h"
+#include "../source/file.h"
+#include "node.h"
+#include "reach.h"
+
+static bool
+may_talk(const struct netmap_node *p, int64_t now)
+{
+    return !p->expired && (p->key_expiry == 0 || p->key_expiry > now);
+}
+
+/* A node's own addresses are always its own, whatever it routes besides. */
+static int
+route(struct node *n, struct wg_peer *peer, const struct netmap_node *row)
+{
+    struct tn_prefix prefixes[2 * NETMAP_MAX_ADDRS];
+    size_t na = row->naddresses, ni = row->nallowed_ips;
+
+    if (na > 0)
+        memcpy(prefixes, row->addresses, na * sizeof(*prefixes));
+    if (ni > 0)
+        memcpy(prefixes + na, row->allowed_ips, ni * sizeof(*prefixes));
+    return wg_peer_set_allowed_ips(n->wg, peer, prefixes, na + ni);
+}
+
+static bool
+has_endpoint(const struct netmap_node *row, const struct tn_endpoint *e)
+{
+    unsigned i;
+
+    for (i = 0; i < row->nendpoints; i++)
+        if (row->endpoints[i].port == e->port &&
+            tn_addr_equal(&row->endpoints[i].addr, &e->addr))
+            return true;
+    return false;
+}
+
+/* Is ${peer} where the netmap before said that it is, and the new one not? */
+static bool
+has_moved(const struct wg_peer *peer, const struct netmap_node *before,
+    const struct netmap_node *row)
+{
+    struct tn_endpoint e = wg_peer_endpoint(peer);
+
+    return row->nendpoints > 0 && has_endpoint(before, &e) &&
+           !has_endpoint(row, &e);
+}
+
+static int
+add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
+{
+    struct wg_peer *peer = wg_peer_by_key(n->wg, row->key);
+    struct node_peer *np = peer == NULL ? NULL : wg_peer_data(peer);
+    const struct hot_peer *hot = NULL;
+    struct tn_endpoint e = {0};
+
+    if (np == NULL) {
+        np = calloc(1, sizeof(*np));
+        if (np == NULL)
+            return -1;
+        peer = wg_peer_add(n->wg, row->key, np, now);
+        if (peer == NULL) {
+            free(np);
+            return -1;
+        }
+        np->self = row;
+        np->peer = peer;
+        np->next = n->peers;
+        n->peers = np;
+    }
+    if (route(n, peer, row) != 0)
+        return -1;
+    if (n->magic == NULL && has_moved(peer, np->self, row))
+        wg_peer_set_endpoint(peer, &row->endpoints[0]);
+    np->self = row;
+    n->masked = n->masked || row->has_masq[0] || row->has_masq[1];
+    np->endpoint = 0;
+    np->kept = true;
+    wg_peer_set_psk(
+        peer, n->psks == NULL ? NULL : source_file_psk(n->psks, row->key));
+    if (!n->resumed && wg_peer_endpoint(peer).port == 0)
+        hot = hot_peer(n->hot, n->name, row->key, (int64_t)time(NULL));
+    if (n->magic != NULL)
+        reach_set(n, np, row, hot);
+    if (wg_peer_endpoint(peer).port == 0 &&
+        (n->magic == NULL || row->wireguard_only)) {
+        if (hot != NULL)
+            e = (struct tn_endpoint){hot->addr, hot->port};
+        else if (row->nendpoints > 0)
+            e = row->endpoints[0];
+        wg_peer_set_endpoint(peer, &e);
+    }
+    /* Who talked to the engine before this one is waiting for us. */
+    if (hot != NULL)
+        wg_initiate(n->wg, peer, now);
+    return 0;
+}
+
+void
+peers_drop(struct node *n, bool all)
+{
+    struct node_peer **at = &n->peers, *np;
+
+    while ((np = *at) != NULL) {
+        if (np->kept && !all) {
+            at = &np->next;
+            continue;
+        }
+        *at = np->next;
+        if (n->magic != NULL)
+            magic_peer_clear(n->magic, &np->way);
+        wg_peer_remove(n->wg, np->peer);
+        free(np);
+    }
+}
+
+/*
+ * This node's addresses and those of expired peers belong to nobody, so that
+ * no peer that routes a range around them can speak as them.  Nobody is a peer
+ * whose key, zero, no handshake can have.
+ */
+static int
+add_nobody(struct node *n, const struct netmap *nm, int64_t t, uint64_t now)
+{
+    static const struct netmap_node row;
+    struct tn_prefix *prefixes;
+    size_t count = nm->self.naddresses, used = 0;
+    unsigned i;
+    int rc;
+
+    for (i = 0; i < nm->npeers; i++)
+        if (!may_talk(&nm->peers[i], t))
+            count += nm->peers[i].naddresses;
+    prefixes = calloc(count + 1, sizeof(*prefixes));
+    if (prefixes == NULL || add_peer(n, &row, now) != 0) {
+        free(prefixes);
+        return -1;
+    }
+    for (i = 0; i < nm->self.naddresses; i++)
+        prefixes[used++] = nm->self.addresses[i];
+    for (i = 0; i < nm->npeers; i++) {
+        const struct netmap_node *p = &nm->peers[i];
+
+        if (may_talk(p, t))
+            continue;
+        memcpy(
+            prefixes + used, p->addresses, p->naddresses * sizeof(*prefixes));
+        used += p->naddresses;
+    }
+    rc = wg_peer_set_allowed_ips(
+        n->wg, wg_peer_by_key(n->wg, row.key), prefixes, used);
+    free(prefixes);
+    return rc;
+}
+
+int
+peers_apply(struct node *n, const struct netmap *nm)
+{
+    struct node_peer *np;
+    uint64_t now = loop_now();
+    int64_t t = (int64_t)time(NULL);
+    unsigned i;
+
+    n->masked = false;
+    for (np = n->peers; np != NULL; np = np->next)
+        np->kept = false;
+    for (i = 0; i < nm->npeers; i++)
+        if (may_talk(&nm->peers[i], t) && add_peer(n, &nm->peers[i], now) != 0)
+            return -1;
+    if (add_nobody(n, nm, t, now) != 0)
+        return -1;
+    peers_drop(n, false);
+    return 0;
+}

@@ -1,0 +1,261 @@
+#include "reach.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../loop.h"
+#include "../magic/magic.h"
+#include "../magic/masq.h"
+#include "../magic/tsmp.h"
+#include "node.h"
+#include "say.h"
+
+#define REJECTS_S 5 /* logged a second */
+
+static struct node_peer *
+peer_of(struct magic_peer *p)
+{
+    return (struct node_peer *)((char *)p - offsetof(struct node_peer, way));
+}
+
+/* ---- what magic asks for ---- */
+
+static void
+op_send(void *ctx, const struct tn_endpoint *to, const uint8_t *msg, size_t len)
+{
+    struct node *n = ctx;
+
+    pump_send(n->pump, to, msg, len);
+}
+
+static void
+op_flush(void *ctx)
+{
+    node_flush(ctx);
+}
+
+static void
+op_wireguard(void *ctx, uint8_t *msg, size_t len, const struct tn_endpoint *src)
+{
+    struct node *n = ctx;
+
+    node_receive(n, msg, len, src, loop_now());
+    /* Inner packets lie in the relay's buffer, where the next one comes to. */
+    pump_flush(n->pump);
+}
+
+static void
+op_moved(void *ctx, struct magic_peer *p, const struct tn_endpoint *e)
+{
+    struct node_peer *np = peer_of(p);
+
+    (void)ctx;
+    wg_peer_set_endpoint(np->peer, e);
+    np->seen = 0; /* for hot.h it is news */
+}
+
+static void
+op_announce(void *ctx)
+{
+    struct node *n = ctx;
+    const struct message_endpoint *list;
+    size_t count;
+
+    if (n->join == NULL)
+        return;
+    list = magic_endpoints(n->magic, &count);
+    control_set_endpoints(join_control(n->join), list, count);
+    control_set_netinfo(join_control(n->join), magic_netinfo(n->magic));
+}
+
+static void
+op_network(void *ctx)
+{
+    struct node *n = ctx;
+
+    if (n->join != NULL)
+        control_network_changed(join_control(n->join));
+}
+
+static const struct magic_ops ops = {
+    op_send, op_flush, op_wireguard, op_moved, op_announce, op_network};
+
+int
+reach_begin(struct node *n)
+{
+    char err[TLS_ERROR_MAX];
+    struct magic_config c = {.node = n->name,
+        .private_key = n->private_key,
+        .disco = n->hot_row->disco,
+        .home = &n->hot_row->home,
+        .port = {node_udp_port(n->fds.udp4), node_udp_port(n->fds.udp6)},
+        .trust = join_trust(err)};
+
+    if (c.trust == NULL || (n->magic = magic_new(&c, &ops, n)) == NULL)
+        return -1;
+    control_set_disco(join_control(n->join), magic_disco(n->magic));
+    op_announce(n);
+    return 0;
+}
+
+void
+reach_end(struct node *n)
+{
+    magic_free(n->magic);
+    n->magic = NULL;
+}
+
+void
+reach_set(struct node *n, struct node_peer *np, const struct netmap_node *row,
+    const struct hot_peer *hot)
+{
+    struct tn_endpoint e;
+
+    magic_peer_set(n->magic, &np->way, row);
+    if (hot == NULL)
+        return;
+    e = (struct tn_endpoint){hot->addr, hot->port};
+    magic_peer_resume(n->magic, &np->way, &e, hot->region);
+}
+
+void
+reach_heard(struct node *n, struct node_peer *np, int64_t now)
+{
+    struct tn_endpoint e = wg_peer_endpoint(np->peer);
+    uint16_t region = derp_region(&e);
+
+    if (region != 0)
+        hot_saw_relay(n->hot, n->name, wg_peer_key(np->peer), region, now);
+    else if (e.port != 0)
+        hot_saw(n->hot, n->name, wg_peer_key(np->peer), &e, now);
+}
+
+/* ---- messages between nodes ---- */
+
+static bool
+is_address_of(const struct netmap_node *row, const struct tn_addr *a)
+{
+    unsigned i;
+
+    for (i = 0; i < row->naddresses; i++)
+        if (row->addresses[i].bits == 128 &&
+            tn_addr_equal(&row->addresses[i].addr, a))
+            return true;
+    return false;
+}
+
+static void
+answer(struct node *n, const struct tsmp *t)
+{
+    uint8_t buf[WG_HEADROOM + TSMP_MAX_LEN + WG_TAILROOM];
+    size_t len = tsmp_ping(buf + WG_HEADROOM, &t->dst, &t->src, t->data, true);
+
+    if (n->masked)
+        reach_mask(n, buf + WG_HEADROOM, len);
+    wg_send(n->wg, buf + WG_HEADROOM, len, loop_now());
+}
+
+static void
+tell_reject(struct node *n, const struct node_peer *np, const struct tsmp *t)
+{
+    static uint64_t second;
+    static unsigned told;
+    char to[TN_ADDR_STRLEN];
+
+    if (second != loop_now() / 1000) {
+        second = loop_now() / 1000;
+        told = 0;
+    }
+    if (told++ >= REJECTS_S)
+        return;
+    tn_addr_format(&t->src, to);
+    say_info("node \"%s\": peer %s (%s) refuses a connection to its %s port "
+             "%u: %s",
+        n->name, np->self->name, to,
+        t->proto == 6    ? "TCP"
+        : t->proto == 17 ? "UDP"
+                         : "IP",
+        t->dport, tsmp_reason(t->reason));
+}
+
+bool
+reach_message(
+    struct node *n, struct node_peer *np, const uint8_t *packet, size_t len)
+{
+    struct tsmp t;
+
+    if (!tsmp_read(&t, packet, len))
+        return false;
+    switch (t.type) {
+    case TSMP_PING:
+        if (is_address_of(&n->netmap->self, &t.dst))
+            answer(n, &t);
+        break;
+    case TSMP_REJECT:
+        tell_reject(n, np, &t);
+        break;
+    case TSMP_DISCO:
+        if (is_address_of(np->self, &t.src))
+            magic_peer_disco(n->magic, &np->way, t.disco);
+        break;
+    default:
+        break;
+    }
+    return true;
+}
+
+/* ---- other addresses ---- */
+
+/* Ours of that family; NULL: none. */
+static const struct tn_addr *
+own_address(const struct node *n, bool six)
+{
+    const struct netmap_node *self = &n->netmap->self;
+    unsigned i;
+
+    for (i = 0; i < self->naddresses; i++)
+        if (self->addresses[i].bits == 128 &&
+            tn_addr_is4(&self->addresses[i].addr) != six)
+            return &self->addresses[i].addr;
+    return NULL;
+}
+
+void
+reach_unmask(struct node *n, struct node_peer *np, uint8_t *packet, size_t len)
+{
+    bool six = len > 0 && packet[0] >> 4 == 6;
+    const struct tn_addr *own;
+
+    if (!np->self->has_masq[six])
+        return;
+    own = own_address(n, six);
+    if (own != NULL)
+        (void)masq_destination(packet, len, &np->self->masq[six], own);
+}
+
+void
+reach_mask(struct node *n, uint8_t *packet, size_t len)
+{
+    bool six = len > 0 && packet[0] >> 4 == 6;
+    const struct tn_addr *own = own_address(n, six);
+    const struct node_peer *np;
+    struct wg_peer *peer;
+    struct tn_addr dst;
+
+    if (own == NULL || len < (six ? 40u : 20u))
+        return;
+    dst = six ? tn_addr_from6(packet + 24) : tn_addr_from4(packet + 16);
+    peer = wg_route(n->wg, &dst);
+    np = peer == NULL ? NULL : wg_peer_data(peer);
+    if (np != NULL && np->self->has_masq[six])
+        (void)masq_source(packet, len, own, &np->self->masq[six]);
+}
+
+bool
+reach_forged(const uint8_t *packet, size_t len)
+{
+    struct tsmp t;
+
+    return tsmp_read(&t, packet, len);
+}

@@ -1,0 +1,156 @@
+#include "state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *const names[IPC_SAVES] = {
+    [IPC_SAVE_KEYS] = "keys", [IPC_SAVE_NETMAP] = "netmap"};
+static const char *const new_names[IPC_SAVES] = {
+    [IPC_SAVE_KEYS] = ".keys.new", [IPC_SAVE_NETMAP] = ".netmap.new"};
+
+static int
+fail(char err[TN_ERR_MAX], const char *path, const char *what)
+{
+    snprintf(
+        err, TN_ERR_MAX, "state %.300s: %s: %s", path, what, strerror(errno));
+    return -1;
+}
+
+static int
+open_dir(const char *path)
+{
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+int
+state_make(const char *path, char err[TN_ERR_MAX])
+{
+    struct stat st;
+    int dir;
+
+    if (mkdir(path, 0700) == -1 && errno != EEXIST)
+        return fail(err, path, "mkdir");
+    dir = open_dir(path);
+    if (dir == -1 || fstat(dir, &st) == -1) {
+        fail(err, path, "open");
+        if (dir != -1)
+            close(dir);
+        return -1;
+    }
+    close(dir);
+    if (st.st_uid != geteuid() && st.st_uid != 0) {
+        snprintf(err, TN_ERR_MAX,
+            "state %.300s: it belongs to user %u, who could take the node's "
+            "identity: chown it to the user that starts tailnetd",
+            path, (unsigned)st.st_uid);
+        return -1;
+    }
+    if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        snprintf(err, TN_ERR_MAX,
+            "state %.300s: others than its owner have rights there (mode "
+            "%04o): chmod 0700",
+            path, (unsigned)(st.st_mode & 07777));
+        return -1;
+    }
+    return 0;
+}
+
+int
+state_open(const char *path, enum ipc_save kind, char err[TN_ERR_MAX])
+{
+    int dir = open_dir(path), fd;
+    struct stat st;
+
+    err[0] = '\0';
+    if (dir == -1)
+        return fail(err, path, "open");
+    fd = openat(dir, names[kind],
+        O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd == -1) {
+        if (errno != ENOENT)
+            fail(err, path, names[kind]);
+        close(dir);
+        return -1;
+    }
+    close(dir);
+    if (fstat(fd, &st) == -1) {
+        fail(err, path, names[kind]);
+    } else if (!S_ISREG(st.st_mode)) {
+        snprintf(err, TN_ERR_MAX, "state %.300s: %s is no regular file", path,
+            names[kind]);
+    } else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        snprintf(err, TN_ERR_MAX,
+            "state %.300s: others than its owner have rights on %s (mode "
+            "%04o): chmod 0600",
+            path, names[kind], (unsigned)(st.st_mode & 07777));
+    } else {
+        return fd;
+    }
+    close(fd);
+    return -1;
+}
+
+/* Returns 0, or -1 and errno. */
+static int
+copy(int from, int to)
+{
+    char buf[65536];
+    off_t at = 0;
+    ssize_t n, done, some;
+
+    while ((n = pread(from, buf, sizeof(buf), at)) != 0) {
+        if (n == -1 && errno == EINTR)
+            continue;
+        if (n == -1)
+            return -1;
+        at += n;
+        if (at > (off_t)STATE_SAVE_MAX) {
+            errno = EFBIG;
+            return -1;
+        }
+        for (done = 0; done < n; done += some) {
+            some = write(to, buf + done, (size_t)(n - done));
+            if (some == -1 && errno == EINTR)
+                some = 0;
+            else if (some == -1)
+                return -1;
+        }
+    }
+    explicit_bzero(buf, sizeof(buf));
+    return fsync(to);
+}
+
+int
+state_save(const char *path, enum ipc_save kind, int fd, char err[TN_ERR_MAX])
+{
+    int dir = open_dir(path), to, rc;
+
+    if (dir == -1)
+        return fail(err, path, "open");
+    unlinkat(dir, new_names[kind], 0); /* of a holder that was cut short */
+    to = openat(dir, new_names[kind],
+        O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (to == -1) {
+        fail(err, path, new_names[kind]);
+        close(dir);
+        return -1;
+    }
+    rc = copy(fd, to);
+    if (close(to) == -1)
+        rc = -1;
+    if (rc == 0)
+        rc = renameat(dir, new_names[kind], dir, names[kind]);
+    if (rc == 0)
+        rc = fsync(dir);
+    if (rc != 0) {
+        fail(err, path, names[kind]);
+        unlinkat(dir, new_names[kind], 0);
+    }
+    close(dir);
+    return rc;
+}
