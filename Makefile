@@ -95,6 +95,17 @@ $(B)/tests/$(1): $(B)/tests/unit/$(1).o $$(call obj,$$(addprefix $(P)/,$(call li
 endef
 $(foreach t,$(UNIT),$(eval $(call unit_rule,$(t))))
 
+# The inputs of tests/fuzz, each once, without a fuzzer.
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz_says = $(shell sed -n 's,^/\* $(1): \(.*\) \*/,\1,p' tests/fuzz/fuzz_$(2).c)
+define replay_rule
+$(B)/tests/replay_$(1): $(B)/tests/fuzz/fuzz_$(1).o $(B)/tests/fuzz/replay.o $$(call obj,$$(addprefix $(P)/,$(call fuzz_says,links,$(1))))
+	@mkdir -p $$(@D)
+	$(CC) $(LDFLAGS_ALL) -o $$@ $$^ $(call fuzz_says,libs,$(1)) $(if $(findstring crypto/aead,$(call fuzz_says,links,$(1))),$(IPSECMB))
+endef
+$(foreach f,$(FUZZ),$(eval $(call replay_rule,$(f))))
+REPLAY := $(addprefix $(B)/tests/replay_,$(FUZZ))
+
 LIBPROGS := $(patsubst tests/lib/%.c,$(B)/tests/%,$(wildcard tests/lib/*.c))
 $(LIBPROGS): $(B)/tests/%: tests/lib/%.c $(wildcard tests/lib/*.h)
 	@mkdir -p $(@D)
@@ -105,18 +116,28 @@ $(B)/tests/wgpeer: $(wildcard tests/peers/wgpeer/*.go tests/peers/go.*)
 	@mkdir -p $(@D)
 	cd tests/peers && go build -o $(abspath $@) ./wgpeer
 
-tests: $(addprefix $(B)/tests/,$(UNIT)) $(LIBPROGS) $(B)/tests/wgpeer
+# A module of its own: nothing else needs what it needs.
+$(B)/tests/control: $(wildcard tests/peers/control/*)
+	@mkdir -p $(@D)
+	cd tests/peers/control && go build -o $(abspath $@) .
+
+$(B)/tests/tailscaled $(B)/tests/tailscale: $(wildcard tests/peers/tailscaled/*)
+	@mkdir -p $(@D)
+	cd tests/peers/tailscaled && go build -o $(abspath $@) tailscale.com/cmd/$(@F)
+
+tests: $(addprefix $(B)/tests/,$(UNIT)) $(REPLAY) $(LIBPROGS) $(B)/tests/wgpeer \
+    $(B)/tests/control $(B)/tests/tailscaled $(B)/tests/tailscale
 
 layers:
 	tests/lib/layers
 
-unit-programs: $(addprefix $(B)/tests/,$(UNIT))
+unit-programs: $(addprefix $(B)/tests/,$(UNIT)) $(REPLAY)
 
 list-unit:
-	@echo $(addprefix $(B)/tests/,$(UNIT))
+	@echo $(addprefix $(B)/tests/,$(UNIT)) $(REPLAY)
 
-unit: $(addprefix $(B)/tests/,$(UNIT))
-	prove --exec '' $(addprefix $(B)/tests/,$(UNIT))
+unit: unit-programs
+	prove $(addprefix $(B)/tests/,$(UNIT)) $(REPLAY)
 
 check: layers all unit
 	TAILNET_BUILD=$(abspath $(B)) prove t/

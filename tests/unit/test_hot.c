@@ -35,7 +35,7 @@ successor_knows(void **state)
 {
     struct tn_endpoint e = endpoint("192.0.2.7:41641");
     const struct hot_peer *p;
-    uint8_t key[32];
+    uint8_t key[32], relayed[32];
     struct hot *h, *next;
     int fd, copy;
 
@@ -46,6 +46,11 @@ successor_knows(void **state)
     hot_saw(h, "web", key, &e, NOW);
     hot_node(h, "web")->generation = 77;
     hot_node(h, "web")->tai64n[0] = 0x40;
+    hot_node(h, "web")->disco[31] = 0x41;
+    hot_node(h, "web")->home = 12;
+    key_of(relayed, 6, 1);
+    hot_saw(h, "web", relayed, &e, NOW);
+    hot_saw_relay(h, "web", relayed, 999, NOW);
     copy = dup(fd);
     hot_free(h);
 
@@ -53,6 +58,14 @@ successor_knows(void **state)
     assert_non_null(next);
     assert_int_equal(hot_node(next, "web")->generation, 77);
     assert_int_equal(hot_node(next, "web")->tai64n[0], 0x40);
+    assert_int_equal(hot_node(next, "web")->disco[31], 0x41);
+    assert_int_equal(hot_node(next, "web")->home, 12);
+    p = hot_peer(next, "web", relayed, NOW + 10);
+    assert_non_null(p);
+    assert_int_equal(p->port, 0);
+    assert_int_equal(p->region, 999);
+    hot_saw(next, "web", relayed, &e, NOW);
+    assert_int_equal(hot_peer(next, "web", relayed, NOW)->region, 0);
     p = hot_peer(next, "web", key, NOW + 10);
     assert_non_null(p);
     assert_int_equal(p->port, 41641);
@@ -63,6 +76,7 @@ successor_knows(void **state)
     hot_forget(next, "web");
     assert_null(hot_peer(next, "web", key, NOW + 10));
     assert_int_equal(hot_node(next, "web")->generation, 0);
+    assert_int_equal(hot_node(next, "web")->disco[31], 0);
     hot_free(next);
 }
 

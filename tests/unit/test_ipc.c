@@ -1,4 +1,4 @@
-/* links: tailnetd/ipc.c */
+/* links: tailnetd/ipc.c tailnetd/rights.c */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -415,7 +415,7 @@ test_no_memory(void **state)
 
     (void)state;
     assert_true(aead_use(AEAD_BACKEND_OPENSSL)); /* which allocates more */
-    aead_free(aead_new(key, AEAD_SEAL)); /* and once for all */
+    aead_free(aead_new(key, AEAD_SEAL));         /* and once for all */
     for (n = 0; a == NULL; n++) {
         assert_true(n < 50);
         fail_after = n;

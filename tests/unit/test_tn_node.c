@@ -1,4 +1,4 @@
-/* links: core/tn_node.c */
+/* links: core/tn_node.c core/tn_addr.c */
 /*
  * test_tn_node.c: the node table's options, checks, reader and writer.
  */
@@ -292,7 +292,26 @@ text_bad(void **state)
         {"tailnet_node web {\nnetmap \"/n\"x;", 2,
             "unexpected \"x\" behind a quote"},
         {"tailnet_node web {\nnetmap \"/a\\nb\";", 2, "a control character"},
-        {"tailnet_node web {\nport 1 2 3 4 5 6 7 8;", 2, "more than 8 words"},
+        {"tailnet_node web {\ntags 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 "
+         "3"
+         " 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 "
+         "8"
+         " 9 0 1 2 3 4 5 6;",
+            2, "more than 66 words"},
+        {"tailnet_node a {\ncontrol_url http://c;\n}", 1,
+            "tailnet_node \"a\" has no \"state\", which only an \"ephemeral\" "
+            "node can do without"},
+        {"tailnet_node a {\nstate /s;\npreshared_keys /p;\n}", 1,
+            "tailnet_node \"a\" has \"preshared_keys\", which is for nodes "
+            "with a \"netmap\""},
+        {"tailnet_node a {" KEYS "hostname h;}", 1,
+            "tailnet_node \"a\" has \"hostname\", which is for nodes without "
+            "a \"netmap\""},
+        {"tailnet_node a {" KEYS "accept_routes on;}", 1,
+            "tailnet_node \"a\" has \"accept_routes\", which is for nodes "
+            "without a \"netmap\""},
+        {"tailnet_node a {state /s;}\ntailnet_node b {state /s;}", 2,
+            "tailnet_node \"b\" has the \"state\" of tailnet_node \"a\""},
         {"tailnet_node a {\n}\ntailnet_node b {" KEYS "}", 1,
             "tailnet_node \"a\" has no \"netmap\""},
         {"tailnet_node a {" KEYS "}\ntailnet_node b {\nnetmap /n;\n}", 2,
@@ -314,6 +333,99 @@ text_bad(void **state)
             fail_msg("case %zu: line %u: %s", i, line, err);
         }
     }
+}
+
+/* Options of nodes that join by a control server. */
+static void
+joining(void **state)
+{
+    static const struct {
+        const char *argv[4];
+        size_t argc;
+        const char *says; /* NULL: good */
+    } table[] = {
+        {{"control_url", "https://c.example.com"}, 2, NULL},
+        {{"control_url", "http://[::1]:8080/x"}, 2, NULL},
+        {{"control_url", "c.example.com"}, 2, "a URL of http or https"},
+        {{"control_url", "https://"}, 2, "a URL of http or https"},
+        {{"control_url", "https://a b"}, 2, "a character that no URL has"},
+        {{"auth_key", "file:/k"}, 2, NULL},
+        {{"auth_key", "file:k"}, 2, NULL},
+        {{"auth_key", "env:TS_AUTHKEY"}, 2, NULL},
+        {{"auth_key", "credential:ts"}, 2, NULL},
+        {{"auth_key", "exec:pass ts/web"}, 2, NULL},
+        {{"auth_key", "env:"}, 2, "\"env:\" and a variable's name expected"},
+        {{"auth_key", "env:a=b"}, 2, "a variable's name expected"},
+        {{"auth_key", "credential:a/b"}, 2, "\"credential:\" and its name"},
+        {{"auth_key", "exec:"}, 2, "\"exec:\" and a command"},
+        {{"auth_key", "tskey-auth-secret"}, 2, "a key itself does not belong"},
+        {{"state", "/s"}, 2, NULL},
+        {{"state", ""}, 2, "a path expected"},
+        {{"hostname", "web-1"}, 2, NULL},
+        {{"hostname", "Web"}, 2, "inner \"-\" expected, got \"Web\""},
+        {{"tags", "tag:a", "tag:B-2"}, 3, NULL},
+        {{"tags"}, 1, "\"tags\": at least one value expected, got 0"},
+        {{"tags", "web"}, 2, "\"tag:\" and a name"},
+        {{"tags", "tag:1a"}, 2, "\"tag:\" and a name"},
+        {{"tags", "tag:"}, 2, "\"tag:\" and a name"},
+        {{"ephemeral", "on"}, 2, NULL},
+        {{"ephemeral", "yes"}, 2, "\"on\" or \"off\" expected"},
+        {{"accept_routes", "off"}, 2, NULL},
+        {{"advertise_routes", "10.0.0.0/8", "fd00::/64"}, 3, NULL},
+        {{"advertise_routes", "10.0.0.1/8"}, 2, "a prefix without host bits"},
+        {{"exit_node", "vps-1"}, 2, NULL},
+        {{"exit_node", ""}, 2, "a peer's name or address expected"},
+        {{"capability_version", "131"}, 2, NULL},
+        {{"capability_version", "67"}, 2, "a number from 68 to 65535"},
+    };
+    struct tn_node n;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        int rc;
+
+        assert_int_equal(tn_node_init(&n, "web", 3, err), 0);
+        err[0] = '\0';
+        rc = tn_node_set(&n, table[i].argv, table[i].argc, "/p/", err);
+        if (rc != (table[i].says == NULL ? 0 : -1) ||
+            (rc != 0 && strstr(err, table[i].says) == NULL)) {
+            fail_msg("case %zu: %s", i, err);
+        }
+        assert_null(strstr(err, "secret"));
+    }
+}
+
+static void
+joining_round_trip(void **state)
+{
+    static const char text[] =
+        "tailnet_node web { control_url https://c; auth_key file:k; state st;"
+        " hostname h; tags tag:a tag:b; ephemeral on; accept_routes on;"
+        " advertise_routes 10.0.0.0/8 fd00::/64; exit_node vps;"
+        " capability_version 140; port 5; }\n"
+        "tailnet_node lab { ephemeral on; }";
+    char buf[4096];
+    struct tn_node first;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(parse(text, sizeof text - 1, "/p/"), 2);
+    assert_true(tn_node_joins(&nodes[0]));
+    assert_string_equal(nodes[0].auth_key, "file:/p/k");
+    assert_string_equal(nodes[0].state, "/p/st");
+    assert_string_equal(nodes[0].tags, "tag:a tag:b");
+    assert_string_equal(nodes[0].routes, "10.0.0.0/8 fd00::/64");
+    assert_string_equal(tn_node_hostname(&nodes[0]), "h");
+    assert_int_equal(nodes[0].capability, 140);
+    assert_string_equal(tn_node_hostname(&nodes[1]), "lab");
+    assert_string_equal(tn_node_control_url(&nodes[1]), TN_CONTROL_URL);
+    first = nodes[0];
+    len = tn_node_write(nodes, 2, buf, sizeof buf);
+    assert_int_not_equal(len, 0);
+    assert_int_equal(parse(buf, len, ""), 2);
+    /* What was said is the same, whatever was said about the defaults. */
+    first.given = nodes[0].given;
+    assert_memory_equal(&first, &nodes[0], sizeof first);
 }
 
 /* Two nodes may share port 0 and a netmap. */
@@ -483,6 +595,8 @@ main(void)
         cmocka_unit_test(paths),
         cmocka_unit_test(text_good),
         cmocka_unit_test(text_bad),
+        cmocka_unit_test(joining),
+        cmocka_unit_test(joining_round_trip),
         cmocka_unit_test(port_zero),
         cmocka_unit_test(limits),
         cmocka_unit_test(round_trip),
