@@ -37,6 +37,7 @@ http {
     server {
         tailnet_listen 80;
         tailnet_listen 81 reuseport;
+        keepalive_timeout 0;
         tailnet_acl accept *;
         root %%TESTDIR%%/html;
     }
@@ -68,18 +69,33 @@ sub census () {
     };
 }
 
-sub compare ($before, $what) {
-    my $now;
-    # What is under way settles.
+# A master closes its end to a worker a moment after the worker is gone.
+sub settled () {
+    my ($before, $now) = (census());
     Test::Tailnet::Process::until_true(5, sub {
+        ($before, $now) = ($now // $before, undef);
+        select undef, undef, undef, 0.3;
         $now = census();
         return eq_hash($now->{fds}, $before->{fds});
     });
+    return $now;
+}
+
+# A sanitizer keeps memory back that has been freed.
+sub sanitized ($pid) {
+    return Test::Tailnet::Process::slurp("/proc/$pid/maps") =~ /lib[alu]b?san/;
+}
+
+sub compare ($before, $what) {
+    my $now = settled();
     is_deeply($now->{fds}, $before->{fds}, "$what: descriptors are the same");
-    for my $name (sort keys $now->{kb}->%*) {
-        my ($old, $new) = ($before->{kb}{$name}, $now->{kb}{$name});
-        cmp_ok($new - $old, '<=', TOLERANCE, "$what: memory of the $name");
-        note("$name: $old kB, then $new kB");
+  SKIP: {
+        skip 'sanitizers keep memory', 4 if sanitized($t->holder);
+        for my $name (sort keys $now->{kb}->%*) {
+            my ($old, $new) = ($before->{kb}{$name}, $now->{kb}{$name});
+            cmp_ok($new - $old, '<=', TOLERANCE, "$what: memory of the $name");
+            note("$name: $old kB, then $new kB");
+        }
     }
 }
 
@@ -90,7 +106,7 @@ sub reloads ($n) {
 
 reloads(WARM_UP);
 asks('nginx serves');
-my $before = census();
+my $before = settled();
 reloads(RELOADS);
 asks('nginx serves after the reloads');
 compare($before, 'reloads');
@@ -107,7 +123,7 @@ sub kills ($n) {
 
 kills(3);
 asks('nginx serves');
-$before = census();
+$before = settled();
 kills(KILLS);
 asks('nginx serves after the deaths');
 compare($before, 'deaths');

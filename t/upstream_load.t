@@ -29,7 +29,8 @@ tailnet_node web {
 events { worker_connections 4096; }
 http {
     keepalive_requests 1000000;
-    upstream app { tailnet_server alpha:8000 max_fails=0; keepalive 1; }
+    proxy_http_version 1.0; # a connection for each request
+    upstream app { tailnet_server alpha:8000 max_fails=0; }
     upstream spare {
         tailnet_server alpha:8000 max_fails=0;
         server 127.0.0.1:8100 backup;

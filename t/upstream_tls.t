@@ -42,6 +42,7 @@ http {
     proxy_ssl_verify on;
     proxy_ssl_name app.test;
     proxy_ssl_server_name on;
+    proxy_http_version 1.0; # a connection for each request
     server {
         listen 127.0.0.1:8080;
         location /app { proxy_pass https://app; }

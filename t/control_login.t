@@ -1,0 +1,192 @@
+# Logging in to a control server: wrong and used-up keys, keys that are
+# replaced, a person's login, approval, expiry and renewal, removal, logout,
+# and the end of ephemeral nodes.
+
+use v5.36;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use JSON::PP qw(decode_json);
+use POSIX qw(strftime);
+use Test::More;
+use Test::Tailnet;
+
+my $t = Test::Tailnet->new(
+    needs => [qw(nginx module tailnetd tailnetctl control)]);
+
+my $control = $t->start_control(ephemeral => 60, keys => [
+    { Key => 'ops', User => 'ops@example.com', Reusable => \1 },
+    { Key => 'once', User => 'ops@example.com' },
+    { Key => 'fleeting', User => 'ops@example.com', Ephemeral => \1 }]);
+my $url = $control->url;
+
+$t->write_file('wrong.key', "not-it\n", 0600);
+$t->write_file('ops.key', "ops\n", 0600);
+$t->write_config(<<"EOF");
+tailnet_engine binary=%%TAILNETD%%;
+tailnet_node wrong {
+    control_url $url; state %%TESTDIR%%/wrong;
+    auth_key file:%%TESTDIR%%/wrong.key;
+}
+tailnet_node gone {
+    control_url $url; state %%TESTDIR%%/gone;
+    auth_key file:%%TESTDIR%%/none.key;
+}
+tailnet_node command {
+    control_url $url; state %%TESTDIR%%/command;
+    auth_key "exec:echo once";
+}
+tailnet_node person { control_url $url; state %%TESTDIR%%/person; }
+tailnet_node fleeting {
+    control_url $url; ephemeral on;
+    auth_key "exec:echo fleeting";
+}
+tailnet_node member {
+    control_url $url; state %%TESTDIR%%/member;
+    auth_key file:%%TESTDIR%%/ops.key;
+}
+events { }
+http { server { listen 127.0.0.1:8080; return 204; } }
+EOF
+$t->run;
+
+sub status ($name) {
+    my $r = $t->ctl('--json', 'status', $name);
+    my $doc = eval { decode_json($r->{stdout}) } or return {};
+    return $doc->{nodes}[0] // {};
+}
+
+# wait_state(name, state, seconds): the state it is in at last.
+sub wait_state ($name, $want, $seconds = 10) {
+    my $state = '';
+
+    Test::Tailnet::Process::until_true($seconds, sub {
+        $state = status($name)->{control}{state} // '';
+        return $state eq $want;
+    });
+    return $state;
+}
+
+# ---- a wrong key, and no key ----
+
+is(wait_state('wrong', 'refused'), 'refused', 'a wrong key is refused');
+ok($t->wait_for_log(qr/\[error?\].*node "wrong": the control server refuses this node: invalid auth key/, 2),
+    'the log names node and reason');
+like(status('wrong')->{error}, qr/invalid auth key/, 'the status, too');
+unlike($t->read_log, qr/not-it/, 'the key is in no log');
+is(wait_state('gone', 'refused'), 'refused', 'a key file that is not there');
+like(status('gone')->{error}, qr{no auth key: \S+/none\.key: No such file},
+    'with its path');
+
+# The file is read again when it is needed.
+$t->write_file('wrong.key', "ops\n", 0600);
+my $r = $t->ctl('login', 'wrong');
+ok($r->{ok}, 'login with the right key in the file') or diag($r->{output});
+like($r->{stdout}, qr/^wrong: running/m, 'it runs');
+
+# ---- keys that are good once ----
+
+is(wait_state('command', 'running'), 'running', 'a key from a command');
+$r = $t->ctl('logout', 'command');
+ok($r->{ok}, 'it logs out') or diag($r->{output});
+is(wait_state('command', 'stopped'), 'stopped', 'and is out');
+ok(!eval { $control->node('command')->{Known}{KeyExpiry} =~ /^0001/ },
+    'the server knows');
+$r = $t->ctl('login', 'command');
+ok(!$r->{ok}, 'the key was good once');
+like($r->{output}, qr/auth key already used/, 'that is the reason');
+
+# ---- a person ----
+
+is(wait_state('person', 'wants-login'), 'wants-login',
+    'without a key a person has to log in');
+my ($login) = $t->read_log =~ /node "person": to log it in, open (\S+)/;
+like($login, qr{^\Q$url\E/auth/\w+$}, 'the error log has the URL');
+unlike(JSON::PP->new->encode(status('person')), qr{/auth/},
+    'the status has not');
+my $ctl = $t->spawn('host', [$t->binary('tailnetctl'), '--socket',
+    $t->testdir . '/nginx-tailnet/admin.sock', 'login', 'person'],
+    name => 'login');
+ok($ctl->wait_stdout(qr/\Q$login\E/, 5), 'tailnetctl login has it');
+$control->command('POST', "/login?url=$login&user=carol\@example.com");
+is($ctl->wait(10), 0, 'it ends when the person is done')
+    or diag($ctl->stderr);
+is(status('person')->{control}{login}, 'carol@example.com', 'as that person');
+
+# ---- approval ----
+
+$control->command('PUT', '/approval', \1);
+is(wait_state('member', 'running'), 'running', 'one that was there before');
+$t->ctl('logout', 'member');
+$r = $t->ctl('login', 'member');
+ok(!$r->{ok}, 'a node that is not approved');
+like($r->{output}, qr/wants-approval: an administrator/, 'it says so');
+is_deeply(status('member')->{peers}, [], 'it has no peers');
+$control->set('member', Approved => \1);
+is(wait_state('member', 'running'), 'running', 'approved');
+$control->command('PUT', '/approval', \0);
+
+# ---- expiry ----
+
+my $before = $control->node('member')->{Node}{Key};
+$control->set('member',
+    KeyExpiry => strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time - 5)));
+ok($control->wait_node('member', 10, sub ($n) {
+    $n->{Node}{Key} ne $before && $n->{Connected};
+}), 'an expired key is renewed');
+ok($t->wait_for_log(qr/node "member": its key was renewed/, 2), 'it is said');
+is(wait_state('member', 'running'), 'running', 'it runs');
+
+$control->set('person',
+    KeyExpiry => strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time - 5)));
+ok(Test::Tailnet::Process::until_true(10,
+    sub { status('person')->{state} eq 'expired' }),
+    'without an auth key it has to stay expired');
+$control->set('person', KeyExpiry => '0001-01-01T00:00:00Z');
+is(wait_state('person', 'running'), 'running', 'until somebody extends it');
+
+$before = $control->node('member')->{Node}{Key};
+ok($t->ctl('rotate', 'member')->{ok}, 'a new key on demand');
+ok($control->wait_node('member', 10, sub ($n) {
+    $n->{Node}{Key} ne $before && $n->{Connected};
+}), 'the server has it');
+
+# ---- removal ----
+
+$before = $control->node('member')->{Node}{ID};
+$control->remove('member');
+ok($control->wait_node('member', 15), 'a removed node joins again');
+
+# ---- the server is busy ----
+
+for my $case ([429, 'register', 'asks to wait'], [503, 'map', 'HTTP status 503'],
+    [500, 'map', 'HTTP status 500']) {
+    my ($status, $what, $words) = @$case;
+    my $mark = $t->log_mark;
+
+    $t->ctl('logout', 'member') if $what eq 'register';
+    $control->fault(Path => "/machine/$what", Status => $status,
+        RetryAfter => '1', Count => 1);
+    $control->command('POST', '/nodes/member/kick') if $what ne 'register';
+    $t->ctl('login', 'member') if $what eq 'register';
+    ok($t->wait_for_log(qr/\Q$words\E/, 10, from => $mark), "$status: it is said");
+    is(wait_state('member', 'running', 20), 'running', 'and tried again');
+}
+$control->fault();
+
+# ---- the end ----
+
+is(wait_state('fleeting', 'running'), 'running', 'an ephemeral node');
+my $reload = $control->node('fleeting')->{Node}{ID};
+$t->reload;
+is($control->node('fleeting')->{Node}{ID}, $reload, 'a reload keeps it');
+$t->expect_alert(qr/engine \d+ was killed by signal 9/);
+ok($t->kill_engine, 'the engine is killed');
+is(wait_state('fleeting', 'running'), 'running', 'it runs again');
+is($control->node('fleeting')->{Node}{ID}, $reload, 'as the same node');
+$t->stop;
+ok(!$control->node('fleeting'), 'the end of nginx logs it out');
+ok($control->node('person'), 'but not the others');
+
+$t->done_testing;

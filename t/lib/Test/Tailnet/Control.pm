@@ -1,0 +1,106 @@
+package Test::Tailnet::Control;
+
+# A control server, a DERP and a STUN server on a host of their own, and what
+# an administrator of the tailnet does there.
+
+use v5.36;
+
+use JSON::PP ();
+
+use Test::Tailnet::Process;
+
+# start_control(options): name (control), port (8080), keys: a list of
+# { Key, User, Tags, Ephemeral, Reusable }, full => 1: whole netmaps instead of
+# deltas, ephemeral: seconds until an absent ephemeral node is removed.
+# Returns a Test::Tailnet::Control::Server.
+sub start_control ($self, %o) {
+    my $c = bless {
+        t => $self,
+        name => $o{name} // 'control',
+        port => $o{port} // 8080,
+        options => \%o,
+    }, 'Test::Tailnet::Control::Server';
+
+    $c->{ip} = $self->underlay($c->{name});
+    $c->{socket} = "$self->{dir}/$c->{name}.admin";
+    return $c->start;
+}
+
+package Test::Tailnet::Control::Server;
+
+sub start ($self) {
+    my ($t, $o) = $self->@{qw(t options)};
+    my @cmd = ($t->binary('control'), '-ip', $self->{ip}, '-port',
+        $self->{port}, '-admin', $self->{socket}, '-domain', 'tailnet.test');
+
+    push @cmd, '-full' if $o->{full};
+    push @cmd, '-ephemeral-timeout', "$o->{ephemeral}s"
+        if defined $o->{ephemeral};
+    $self->{proc} = $t->spawn($self->{name}, \@cmd,
+        name => $self->{name} . ++$self->{starts});
+    $self->{proc}->wait_stdout(qr/^ready$/m, 10)
+        or die "$self->{name}: not ready: " . $self->{proc}->stderr;
+    $self->key($_->%*) for ($o->{keys} // [])->@*;
+    return $self;
+}
+
+# stop(), start(): a server that is started again has another key and has
+# forgotten all nodes and auth keys but those of start_control().
+sub stop ($self) { $self->{proc}->stop('KILL', 5) }
+
+sub url ($self) { "http://$self->{ip}:$self->{port}" }
+
+# command(method, path, data): data goes as JSON; the answer's text.  See
+# tests/peers/control/admin.go.
+sub command ($self, $method, $path, $data = undef) {
+    my @cmd = ('curl', '-sS', '--fail-with-body', '--max-time', 10,
+        '--unix-socket', $self->{socket}, '-X', $method);
+
+    push @cmd, '--data-binary', JSON::PP->new->allow_nonref->encode($data)
+        if defined $data;
+    my $r = $self->{t}->run_command([@cmd, "http://control$path"]);
+    $r->{ok} or die "$self->{name}: $method $path: $r->{output}";
+    return $r->{stdout};
+}
+
+sub key ($self, %key) { $self->command('POST', '/keys', \%key) }
+
+sub forget_key ($self, $key) { $self->command('DELETE', "/keys/$key") }
+
+# nodes(): what the server knows: a list of { Node, Known, Connected }.
+sub nodes ($self) { JSON::PP::decode_json($self->command('GET', '/nodes'))->@* }
+
+# node(hostname): the one that is not removed, or undef.
+sub node ($self, $name) {
+    my @found = grep { !$_->{Known}{Removed}
+            && $_->{Node}{Hostinfo}{Hostname} eq $name } $self->nodes;
+    return $found[-1];
+}
+
+# wait_node(hostname, seconds, test): waits until test is true of the node.
+sub wait_node ($self, $name, $seconds, $test = sub ($n) { $n->{Connected} }) {
+    my $node;
+
+    Test::Tailnet::Process::until_true($seconds, sub {
+        $node = $self->node($name);
+        return $node && $test->($node);
+    });
+    return $node && $test->($node) ? $node : undef;
+}
+
+# set(hostname, fields): User, Tags, Online, Approved, KeyExpiry, CapMap.
+sub set ($self, $name, %fields) {
+    $self->command('PATCH', "/nodes/$name", \%fields);
+}
+
+sub remove ($self, $name) { $self->command('DELETE', "/nodes/$name") }
+
+# message(hostname, message): a MapResponse, as it is.
+sub message ($self, $name, $message) {
+    $self->command('POST', "/nodes/$name/message", $message);
+}
+
+# fault(fields): Path, Status, RetryAfter, Body, Close, Raw (base64), Count.
+sub fault ($self, %fault) { $self->command('PUT', '/fault', \%fault) }
+
+1;
