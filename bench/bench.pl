@@ -110,11 +110,9 @@ sub cpu ($pid) {
 }
 
 sub private_kb ($pid) {
-    my $sum = 0;
+    my $text = Test::Tailnet::Process::slurp("/proc/$pid/smaps_rollup");
 
-    $sum += $1 while Test::Tailnet::Process::slurp("/proc/$pid/smaps_rollup")
-        =~ /^Private_(?:Clean|Dirty): +(\d+)/mg;
-    return $sum;
+    return sum($text =~ /^Private_(?:Clean|Dirty): +(\d+)/mg);
 }
 
 sub dirty_kb ($pid) {
