@@ -79,7 +79,7 @@ my $web = $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 my $ip = $web->{Node}{Addresses}[0] =~ s{/.*}{}r;
 my $url = "http://$ip";
 my $direct = qr/ via (?:10\.77\.0\.1|\[fd77::1\]):41641 /;
-my $httpd = $t->start_httpd('box');
+$t->start_httpd('box', root => $t->testdir . '/html');
 
 # ---- who asks ----
 
@@ -127,7 +127,7 @@ sub theirs ($doc) {
         user_name => $tagged ? '' : $doc->{UserProfile}{DisplayName},
         user_pic => $tagged ? '' : $doc->{UserProfile}{ProfilePicURL},
         tags => $n->{Tags} // [],
-        shared => JSON::PP::false,
+        shared => $n->{Sharer} ? JSON::PP::true : JSON::PP::false,
         expired => JSON::PP::false,
     };
 }
@@ -142,19 +142,40 @@ for my $who (qw(alice box bob ci web)) {
         or diag(explain($doc), $ours->{output});
 }
 
+# One of another tailnet, whom a user there has shared with us.
+my %shared = (
+    PeersChanged => [{ ID => 99, StableID => 'n99', User => 990, Sharer => 991,
+        Name => 'nas.other.example.', Addresses => ['100.64.0.99/32'],
+        AllowedIPs => ['100.64.0.99/32'], Key => ($t->genkey)[1],
+        MachineAuthorized => \1, Hostinfo => { Hostname => 'nas' } }],
+    UserProfiles => [
+        { ID => 990, LoginName => 'zoe@other.example', DisplayName => 'Zoe' },
+        { ID => 991, LoginName => 'yan@other.example', DisplayName => 'Yan' }]);
+my $ours = {};
+$control->message($_, \%shared) for qw(web alice);
+Test::Tailnet::Process::until_true(5, sub {
+    $ours = eval { decode_json(
+        $t->ctl('--json', 'whois', '100.64.0.99')->{stdout}) } // {};
+    return $ours->{node} && $peer{alice}->whois('100.64.0.99');
+});
+my $doc = $peer{alice}->whois('100.64.0.99');
+is_deeply($ours, theirs($doc), 'whois of a shared node: the same')
+    or diag(explain($doc, $ours));
+
 # ---- an upstream by its MagicDNS name ----
 
-$r = $t->http_get('host', 'http://127.0.0.1:8080/html/index.html');
+$r = $t->http_get('host', 'http://127.0.0.1:8080/index.html');
 is($r->status, 200, 'a service behind tailscaled, by name')
     or diag($r->text, $t->read_log);
 is($r->body, "hello\n", 'answers') or diag($r->text, $r->body);
-$r = $t->http_get('host', 'http://127.0.0.1:8080/html/big');
+$r = $t->http_get('host', 'http://127.0.0.1:8080/big');
 is($r->sha256, Digest::SHA::sha256_hex($body), 'much of it, too')
     or diag($r->text);
 
 # ---- changes while requests run ----
 
-# until_status(who, path, status): how long until a request is answered so.
+# until_status(who, path, status): how long until a request is answered so; no
+# answer, status 0, is told after a second without.
 sub until_status ($who, $path, $want) {
     my $begin = time;
 
@@ -175,9 +196,23 @@ cmp_ok(until_status('bob', '/', 200), '<', 1, 'another user: in within 1 s');
 $control->set('bob', User => 'bob@example.com');
 cmp_ok(until_status('bob', '/', 403), '<', 1, 'the old user: out within 1 s');
 
-is($t->http_get('bob', "$url/all/")->status, 200, 'bob is there');
+my $dave = $t->start_tailscaled('dave', control => $control,
+    key => 'key-alice');
+cmp_ok(until_status('dave', '/', 200), '<', 1,
+    'a new node of alice: served within 1 s after it has joined');
+
+my $nobody_but = sub (@src) {
+    [{ SrcIPs => \@src,
+        DstPorts => [{ IP => '*', Ports => { First => 0, Last => 65535 } }] }]
+};
+my @some = map { $peer{$_}->ip } qw(alice box ci);
+$control->command('PUT', '/filters', { base => $nobody_but->(@some) });
+cmp_ok(until_status('bob', '/all/', 0), '<', 2, 'the filter cuts bob off');
+$control->command('PUT', '/filters', undef);
+cmp_ok(until_status('bob', '/all/', 200), '<', 2, 'and lets him in again');
+
 $control->remove('bob');
-cmp_ok(until_status('bob', '/all/', 0), '<', 2, 'removed: no answer any more');
+cmp_ok(until_status('bob', '/all/', 0), '<', 2, 'bob is removed: no answer any more');
 like($t->ctl('whois', $peer{bob}->ip)->{output}, qr/nobody has this address/,
     'nobody knows him');
 

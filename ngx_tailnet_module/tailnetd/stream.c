@@ -730,26 +730,14 @@ stream_new(const struct stream_to *to, const struct stream_ops *ops, void *arg)
     return s;
 }
 
-static bool
-endpoint_of(const struct stream *s, struct tn_endpoint *e,
-    int (*get)(int, struct sockaddr *, socklen_t *))
+bool
+stream_local(const struct stream *s, struct tn_endpoint *e)
 {
     struct sockaddr_storage ss;
     socklen_t len = sizeof(ss);
 
-    return s->phase == OPEN && get(s->fd, (struct sockaddr *)&ss, &len) == 0 &&
+    return s->phase == OPEN &&
+           getsockname(s->fd, (struct sockaddr *)&ss, &len) == 0 &&
            tn_addr_from_sockaddr((struct sockaddr *)&ss, &e->addr, &e->port) ==
                0;
-}
-
-bool
-stream_local(const struct stream *s, struct tn_endpoint *e)
-{
-    return endpoint_of(s, e, getsockname);
-}
-
-bool
-stream_remote(const struct stream *s, struct tn_endpoint *e)
-{
-    return endpoint_of(s, e, getpeername);
 }

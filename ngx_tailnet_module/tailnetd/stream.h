@@ -73,9 +73,7 @@ size_t stream_queued(const struct stream *s);
 /* No data() while ${paused}: the sender will feel it. */
 void stream_pause(struct stream *s, bool paused);
 
-/* Our end of an open connection, and the other's (of the proxy, where one is
- * used); false: not open. */
+/* Our end of an open connection; false: not open. */
 bool stream_local(const struct stream *s, struct tn_endpoint *e);
-bool stream_remote(const struct stream *s, struct tn_endpoint *e);
 
 #endif

@@ -308,9 +308,8 @@ plain(void **state)
     assert_int_equal(stream_send(c.s, "x", 1), -1); /* not open */
     run();
     assert_true(c.connected);
-    assert_true(stream_remote(c.s, &e));
-    assert_int_equal(e.port, s.port);
     assert_true(stream_local(c.s, &e));
+    assert_int_not_equal(e.port, 0);
     exchange(3u << 20);
     assert_int_equal(stream_queued(c.s), 0);
     hang_up();

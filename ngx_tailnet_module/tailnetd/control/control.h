@@ -35,7 +35,6 @@
 #define CONTROL_WORDS_MAX    512
 #define CONTROL_AUTH_KEY_MAX 4096 /* bytes of an auth key's source */
 #define CONTROL_STATE_MAX    4096 /* bytes of the key state */
-#define CONTROL_VERSION      131  /* capability version */
 
 #define CONTROL_SAVE_KEYS   "keys"
 #define CONTROL_SAVE_NETMAP "netmap"

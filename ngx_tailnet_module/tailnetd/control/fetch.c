@@ -93,13 +93,11 @@ make_request(struct fetch *f, const struct fetch_request *r)
         "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: nginx-tailnet\r\n"
         "Connection: close\r\n",
         r->method, r->url->path, host);
-    if (r->auth != NULL)
-        n += snprintf(f->text + n, HEAD_MAX - (size_t)n,
-            "Authorization: %.2000s\r\n", r->auth);
     if (r->body != NULL)
         n += snprintf(f->text + n, HEAD_MAX - (size_t)n,
-            "Content-Type: %.200s\r\nContent-Length: %zu\r\n",
-            r->type == NULL ? "application/octet-stream" : r->type, r->len);
+            "Content-Type: application/octet-stream\r\n"
+            "Content-Length: %zu\r\n",
+            r->len);
     n += snprintf(f->text + n, HEAD_MAX - (size_t)n, "\r\n");
     if (r->body != NULL)
         memcpy(f->text + n, r->body, r->len);

@@ -18,8 +18,6 @@ struct fetch;
 struct fetch_request {
     const struct url *url;
     const char *method;
-    const char *type; /* of ${body}, or NULL */
-    const char *auth; /* value of Authorization, or NULL */
     const void *body;
     size_t len;
     size_t max; /* bytes of the answer's body */

@@ -123,7 +123,6 @@ message(struct control *c, const char *text, size_t len)
     take_health(c, &d);
     if (!d.keepalive) {
         count_contested(c, contested);
-        c->first = false;
         poll_yield(c);
     }
     sleep = d.sleep;
@@ -455,7 +454,6 @@ poll_begin(struct control *c)
         return;
     }
     map_state_begin(c->map);
-    c->first = true;
     c->poll_status = 0;
     c->reconnects++;
     c->poll = session_request(c, "POST", "/machine/map", body, len, &ops);

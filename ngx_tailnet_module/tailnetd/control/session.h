@@ -84,7 +84,6 @@ struct control {
     struct map_frame *frames;
     int32_t poll;
     unsigned poll_status, poll_retry;
-    bool first; /* no message of this stream yet */
     bool renew_failed;
     struct loop_timer *watchdog, *yield, *expiry, *save_timer;
     int64_t skew; /* of the server's clock against ours, seconds */

@@ -321,12 +321,6 @@ tls_take(struct tls *t, void *buf, size_t size)
     return n > 0 ? (size_t)n : 0;
 }
 
-size_t
-tls_pending(const struct tls *t)
-{
-    return BIO_ctrl_pending(t->out);
-}
-
 void
 tls_close(struct tls *t)
 {

@@ -74,10 +74,8 @@ size_t tls_read(struct tls *t, void *buf, size_t size);
 /* tls_write(t, data, len): seals all of it.  Returns 0, or -1: not open. */
 int tls_write(struct tls *t, const void *data, size_t len);
 
-/* tls_take(t, buf, size): bytes for the network; 0: none now.
- * tls_pending() counts them. */
+/* tls_take(t, buf, size): bytes for the network; 0: none now. */
 size_t tls_take(struct tls *t, void *buf, size_t size);
-size_t tls_pending(const struct tls *t);
 
 /* tls_close(t): says the end to the server. */
 void tls_close(struct tls *t);

@@ -9,7 +9,7 @@ use Test::Tailnet::Net;
 use Test::Tailnet::Process;
 
 # tailscaled answers SIGTERM when it has said good-bye to everybody.
-use constant END => 10;
+use constant GRACE => 10;
 
 # start_tailscaled(name, options): tailscaled on the host of that name, logged
 # in at a control server.  Options: control (a server of start_control), key (an
@@ -155,7 +155,7 @@ sub nft ($self, $rules) {
 }
 
 sub stop ($self, $signal = 'TERM') {
-    return $self->{proc}->stop($signal, Test::Tailnet::Tailscaled::END);
+    return $self->{proc}->stop($signal, Test::Tailnet::Tailscaled::GRACE);
 }
 
 1;
