@@ -5,8 +5,8 @@
 /* links: tailnetd/holder/store.c tailnetd/holder/sock.c */
 /* links: tailnetd/holder/netns.c tailnetd/holder/tun.c */
 /* links: tailnetd/holder/netconf.c tailnetd/holder/keysrc.c */
-/* links: tailnetd/holder/door.c tailnetd/holder/drain.c
- * tailnetd/holder/notify.c */
+/* links: tailnetd/holder/door.c tailnetd/holder/drain.c */
+/* links: tailnetd/holder/notify.c */
 /* links: tailnetd/holder/state.c tailnetd/holder/authkey.c */
 /* links: tailnetd/ipc.c tailnetd/log.c tailnetd/rights.c */
 /* links: tailnetd/isolate.c core/tn_node.c core/tn_addr.c */
