@@ -183,8 +183,9 @@ server_key(void **state)
 {
     static const char *const bad[] = {"mkey:00", "{}", "{\"publicKey\":1}",
         "{\"publicKey\":\"mkey:00\"}",
-        "{\"publicKey\":\"mkey:000000000000000000000000000000000000000000000000"
-        "0000000000000000\"}"};
+        ("{\"publicKey\":\"mkey:"
+         "000000000000000000000000000000000000000000000000"
+         "0000000000000000\"}")};
     static const char good[] =
         "{\"legacyPublicKey\":\"mkey:000000000000000000000000000000000000000000"
         "0000000000000000000000\",\"publicKey\":\"mkey:"

@@ -121,6 +121,9 @@ sub missing ($self, @needs) {
 }
 
 sub set_sanitizer_options ($dir) {
+    # The engine is somebody else, and has to be able to write there.
+    mkdir "$dir/reports" or die "$dir/reports: $!";
+    chmod 01777, "$dir/reports" or die "$dir/reports: $!";
     my $known = "$dir/leaks.supp";
 
     # nginx leaves memory to the end of its processes: leaks are looked for in
@@ -131,7 +134,7 @@ sub set_sanitizer_options ($dir) {
     for my $name (qw(ASAN UBSAN LSAN)) {
         $ENV{"${name}_OPTIONS"} = join ':',
             grep { defined } $ENV{"${name}_OPTIONS"},
-            "log_path=$dir/sanitizer",
+            "log_path=$dir/reports/sanitizer",
             # Each dynamic module of nginx has its own ngx_modules.
             $name eq 'ASAN' ? 'detect_odr_violation=0' : (),
             $name eq 'LSAN' ? "suppressions=$known:print_suppressions=0" : ();
@@ -310,7 +313,7 @@ sub own_pids ($self) {
 sub grep_logs ($self, $regex) {
     my @lines;
 
-    for my $path (sort glob "$self->{dir}/{*.log,*.stderr,sanitizer*}") {
+    for my $path (sort glob "$self->{dir}/{*.log,*.stderr,reports/sanitizer*}") {
         open my $fh, '<:raw', $path or next;
         while (my $line = <$fh>) {
             next if $line !~ $regex;
@@ -329,7 +332,7 @@ sub unexpected_alerts ($self) {
 }
 
 sub show_logs ($self) {
-    for my $path (sort glob "$self->{dir}/{*.log,*.stderr,sanitizer*}") {
+    for my $path (sort glob "$self->{dir}/{*.log,*.stderr,reports/sanitizer*}") {
         next if $path =~ m{/(?:run|curl)\d+\.|/access\.log};
         my @lines = split /\n/, Test::Tailnet::Process::slurp($path);
         next if !@lines;
