@@ -122,6 +122,10 @@ void ngx_tailnet_place(ngx_conf_t *cf, ngx_tailnet_place_t *place);
  */
 
 typedef struct {
+    size_t                       len;
+    int                          fds[TN_ADMIN_FDS_MAX];
+    ngx_uint_t                   nfds;
+
     union {
         struct tn_admin_head     head;
         struct tn_admin_error    error;
@@ -129,10 +133,6 @@ typedef struct {
         struct tn_admin_snapshot snapshot;
         u_char                   bytes[4096];
     } u;
-
-    size_t                       len;
-    int                          fds[TN_ADMIN_FDS_MAX];
-    ngx_uint_t                   nfds;
 } ngx_tailnet_msg_t;
 
 ngx_int_t ngx_tailnet_admin_send(ngx_socket_t s, const void *msg, size_t len,

@@ -482,6 +482,8 @@ ngx_tailnet_worker_snapshot(ngx_tailnet_msg_t *m)
     len = ngx_strnlen((u_char *) m->u.snapshot.node,
                       sizeof(m->u.snapshot.node));
 
+    node = NULL;
+
     for (i = 0; i < ngx_tailnet_worker_nnodes; i++) {
         node = &ngx_tailnet_worker_node[i];
 
@@ -492,7 +494,7 @@ ngx_tailnet_worker_snapshot(ngx_tailnet_msg_t *m)
         }
     }
 
-    if (i == ngx_tailnet_worker_nnodes) {
+    if (node == NULL || i == ngx_tailnet_worker_nnodes) {
         return;
     }
 

@@ -598,11 +598,13 @@ magic_wake(struct magic *m, uint64_t at)
 {
     uint64_t least = loop_now_us() + TICK;
 
-    if (at >= m->timer_at)
-        return;
     /* The first answers of a netcheck decide how soon a node is there. */
     if (at < least && !netcheck_running(m->netcheck))
         at = at == 0 ? 0 : least;
+    /* Compared last: packets that ask for what is overdue must not put it off,
+     * each by another TICK. */
+    if (at >= m->timer_at)
+        return;
     m->timer_at = at;
     loop_timer_set(m->timer, (at + 999) / 1000);
 }
