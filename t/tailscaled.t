@@ -120,12 +120,12 @@ sub theirs ($doc) {
 
     return {
         node => $n->{Name} =~ s/\.\z//r,
-        host => $n->{Name} =~ s/\..*//r,
+        host => $n->{ComputedName},
         node_id => $n->{StableID},
         addresses => [map { s{/.*}{}r } $n->{Addresses}->@*],
         user => $tagged ? '' : $doc->{UserProfile}{LoginName},
         user_name => $tagged ? '' : $doc->{UserProfile}{DisplayName},
-        user_pic => $tagged ? '' : $doc->{UserProfile}{ProfilePicURL},
+        user_pic => $tagged ? '' : $doc->{UserProfile}{ProfilePicURL} // '',
         tags => $n->{Tags} // [],
         shared => $n->{Sharer} ? JSON::PP::true : JSON::PP::false,
         expired => JSON::PP::false,
@@ -206,9 +206,9 @@ my $nobody_but = sub (@src) {
         DstPorts => [{ IP => '*', Ports => { First => 0, Last => 65535 } }] }]
 };
 my @some = map { $peer{$_}->ip } qw(alice box ci);
-$control->command('PUT', '/filters', { base => $nobody_but->(@some) });
+$control->filters({ base => $nobody_but->(@some) });
 cmp_ok(until_status('bob', '/all/', 0), '<', 2, 'the filter cuts bob off');
-$control->command('PUT', '/filters', undef);
+$control->filters(undef);
 cmp_ok(until_status('bob', '/all/', 200), '<', 2, 'and lets him in again');
 
 $control->remove('bob');

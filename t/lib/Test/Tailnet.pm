@@ -105,7 +105,8 @@ sub skip ($reason) {
 sub missing ($self, @needs) {
     return 'needs root' if $> != 0;
     return 'needs /dev/net/tun' if !-c '/dev/net/tun';
-    for my $program (qw(ip curl openssl)) {
+    for my $program (qw(ip curl openssl),
+        (grep { $_ eq 'tailscaled' } @needs) ? 'nft' : ()) {
         return "needs $program"
             if !grep { -x "$_/$program" } split /:/, $ENV{PATH};
     }

@@ -45,6 +45,7 @@ func (t *tailnet) find(name string) (*tailcfg.Node, *node) {
 //	PUT    /filters      {"NAME":[rule…]} or null: all is allowed
 //	PUT    /approval     true: new nodes wait for PATCH Approved
 //	PUT    /fault        see type fault; {}: none
+//	PUT    /relay        false: neither DERP nor STUN, true: both, as at the start
 //	POST   /login?url=URL&user=USER      completes an interactive login
 func (t *tailnet) admin() http.Handler {
 	m := http.NewServeMux()
@@ -147,6 +148,13 @@ func (t *tailnet) admin() http.Handler {
 		defer t.front.mu.Unlock()
 		t.front.fault = f
 		return err
+	}))
+	m.HandleFunc("PUT /relay", body(func(r *http.Request, d *json.Decoder) error {
+		var on bool
+		if err := d.Decode(&on); err != nil {
+			return err
+		}
+		return t.relay.run(on)
 	}))
 	m.HandleFunc("POST /login", body(func(r *http.Request, d *json.Decoder) error {
 		url := r.FormValue("url")

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"tailscale.com/derp/derpserver"
@@ -50,36 +51,77 @@ func certificate(ip string) (*tls.Config, string, error) {
 	return &tls.Config{GetCertificate: get}, "sha256-raw:" + hex.EncodeToString(sum[:]), nil
 }
 
-// runDERP starts relay and STUN and returns the map that names them.
-func runDERP(ip string, port, stunPort int) (*tailcfg.DERPMap, error) {
-	d := derpserver.New(key.NewNode(), logger.WithPrefix(log.Printf, "derp: "))
+// A derpRelay is a DERP and a STUN server that can be ended and started again.
+type derpRelay struct {
+	listen, stunListen string
+	config             *tls.Config
+
+	mu  sync.Mutex
+	end func() // nil: it is not running
+}
+
+// runDERP starts relay and STUN and returns them with the map that names them.
+func runDERP(ip string, port, stunPort int) (*derpRelay, *tailcfg.DERPMap, error) {
 	config, pin, err := certificate(ip)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	r := &derpRelay{
+		listen:     net.JoinHostPort(ip, strconv.Itoa(port)),
+		stunListen: net.JoinHostPort(ip, strconv.Itoa(stunPort)),
+		config:     config,
+	}
+	if err := r.run(true); err != nil {
+		return nil, nil, err
+	}
+	return r, &tailcfg.DERPMap{OmitDefaultRegions: true, Regions: map[int]*tailcfg.DERPRegion{
+		1: {RegionID: 1, RegionCode: "test", RegionName: "Test", Nodes: []*tailcfg.DERPNode{{
+			Name: "1a", RegionID: 1, HostName: ip, IPv4: ip, IPv6: "none",
+			DERPPort: port, STUNPort: stunPort, STUNTestIP: ip, CertName: pin,
+		}}},
+	}}, nil
+}
+
+// run starts or ends it; whoever is connected then is cut off.
+func (r *derpRelay) run(on bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if on == (r.end != nil) {
+		return nil
+	}
+	if !on {
+		r.end()
+		r.end = nil
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	stun := stunserver.New(ctx)
+	if err := stun.Listen(r.stunListen); err != nil {
+		cancel()
+		return err
+	}
+	ln, err := net.Listen("tcp", r.listen)
+	if err != nil {
+		cancel()
+		return err
+	}
+	d := derpserver.New(key.NewNode(), logger.WithPrefix(log.Printf, "derp: "))
+	config := r.config.Clone()
 	d.ModifyTLSConfigToAddMetaCert(config)
 	mux := http.NewServeMux()
 	mux.Handle("/derp", derpserver.AddWebSocketSupport(d, derpserver.Handler(d)))
 	mux.HandleFunc("/derp/probe", derpserver.ProbeHandler)
 	mux.HandleFunc("/derp/latency-check", derpserver.ProbeHandler)
 	mux.HandleFunc("/generate_204", derpserver.ServeNoContent)
-	ln, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
-	if err != nil {
-		return nil, err
-	}
 	// The upgrade to DERP is HTTP/1.1's alone.
 	noHTTP2 := map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	srv := &http.Server{Handler: mux, TLSConfig: config, TLSNextProto: noHTTP2}
-	go func() { log.Fatal(srv.ServeTLS(ln, "", "")) }()
-	stun := stunserver.New(context.Background())
-	if err := stun.Listen(net.JoinHostPort(ip, strconv.Itoa(stunPort))); err != nil {
-		return nil, err
+	go srv.ServeTLS(ln, "", "")
+	go stun.Serve()
+	r.end = func() {
+		cancel()
+		srv.Close()
+		d.Close()
 	}
-	go func() { log.Fatal(stun.Serve()) }()
-	return &tailcfg.DERPMap{OmitDefaultRegions: true, Regions: map[int]*tailcfg.DERPRegion{
-		1: {RegionID: 1, RegionCode: "test", RegionName: "Test", Nodes: []*tailcfg.DERPNode{{
-			Name: "1a", RegionID: 1, HostName: ip, IPv4: ip, IPv6: "none",
-			DERPPort: port, STUNPort: stunPort, STUNTestIP: ip, CertName: pin,
-		}}},
-	}}, nil
+	return nil
 }

@@ -38,7 +38,7 @@ func main() {
 	flag.Parse()
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
 
-	derpMap, err := runDERP(*ip, *derpPort, *stunPort)
+	relay, derpMap, err := runDERP(*ip, *derpPort, *stunPort)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	t.front = f
+	t.front, t.relay = f, relay
 	if *admin != "" {
 		os.Remove(*admin)
 		ln, err := net.Listen("unix", *admin)

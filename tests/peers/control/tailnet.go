@@ -52,6 +52,7 @@ type login struct {
 type tailnet struct {
 	server    *testcontrol.Server
 	front     *front
+	relay     *derpRelay
 	domain    string
 	full      bool
 	ephemeral time.Duration

@@ -52,12 +52,12 @@ sub url ($self) { "http://$self->{ip}:$self->{port}" }
 
 # command(method, path, data): data goes as JSON; the answer's text.  See
 # tests/peers/control/admin.go.
-sub command ($self, $method, $path, $data = undef) {
+sub command ($self, $method, $path, @data) {
     my @cmd = ('curl', '-sS', '--fail-with-body', '--max-time', 10,
         '--unix-socket', $self->{socket}, '-X', $method);
 
-    push @cmd, '--data-binary', JSON::PP->new->allow_nonref->encode($data)
-        if defined $data;
+    push @cmd, '--data-binary', JSON::PP->new->allow_nonref->encode($data[0])
+        if @data;
     my $r = $self->{t}->run_command([@cmd, "http://control$path"]);
     $r->{ok} or die "$self->{name}: $method $path: $r->{output}";
     return $r->{stdout};
@@ -98,6 +98,16 @@ sub remove ($self, $name) { $self->command('DELETE', "/nodes/$name") }
 # message(hostname, message): a MapResponse, as it is.
 sub message ($self, $name, $message) {
     $self->command('POST', "/nodes/$name/message", $message);
+}
+
+# filters(rules): { NAME => [rule...] }, the packet filter of all; undef: all is
+# allowed.
+sub filters ($self, $rules) { $self->command('PUT', '/filters', $rules) }
+
+# relay(on): ends or starts its DERP and STUN servers; who was connected to them
+# is cut off.
+sub relay ($self, $on) {
+    $self->command('PUT', '/relay', $on ? JSON::PP::true : JSON::PP::false);
 }
 
 # fault(fields): Path, Status, RetryAfter, Body, Close, Raw (base64), Count.
