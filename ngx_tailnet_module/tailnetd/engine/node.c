@@ -324,6 +324,8 @@ expire(void *arg)
 
     /* The same netmap anew: whose key has expired is cut off. */
     apply(n, nm);
+    if (n->netmap == nm)
+        snapshot_publish_soon(n);
 }
 
 static void
@@ -389,8 +391,9 @@ apply(struct node *n, struct netmap *nm)
     if (nm != old) {
         netconf(n, nm);
         netmap_free(old);
+        /* Keys alone change nothing that the workers know. */
+        snapshot_publish_soon(n);
     }
-    snapshot_publish_soon(n);
     set_expiry_timer(n);
     node_flush(n); /* handshakes of peers that are waited for */
 }
