@@ -435,21 +435,10 @@ static void
 introduce(void)
 {
     struct node *n;
-    char name[IPC_NAME_MAX + 1];
 
     put("hot", &engine.hot_fd, 1);
     for (n = engine.nodes; n != NULL; n = n->next) {
-        snprintf(name, sizeof(name), "tun/%s", n->name);
-        put(name, &n->fds.mesh, 1);
-        if (n->fds.udp4 != -1) {
-            snprintf(name, sizeof(name), "udp4/%s", n->name);
-            put(name, &n->fds.udp4, 1);
-        }
-        if (n->fds.udp6 != -1) {
-            snprintf(name, sizeof(name), "udp6/%s", n->name);
-            put(name, &n->fds.udp6, 1);
-        }
-        node_republish(n);
+        node_reintroduce(n);
         if (n->join != NULL)
             control_save(join_control(n->join));
     }

@@ -754,8 +754,11 @@ node_set_listeners(struct node *n, const struct ipc_msg *m)
 }
 
 void
-node_republish(struct node *n)
+node_reintroduce(struct node *n)
 {
+    put_fd(n, "tun", n->fds.mesh);
+    put_fd(n, "udp4", n->fds.udp4);
+    put_fd(n, "udp6", n->fds.udp6);
     if (n->netmap == NULL)
         return;
     netconf(n, n->netmap);

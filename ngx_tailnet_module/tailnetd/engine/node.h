@@ -126,8 +126,8 @@ void node_receive(struct node *n, uint8_t *msg, size_t len,
 void node_flush(struct node *n);
 uint16_t node_udp_port(int fd);
 
-/* Addresses and snapshot to the holder again: it is a new one. */
-void node_republish(struct node *n);
+/* Descriptors, addresses and snapshot to the holder again: it is a new one. */
+void node_reintroduce(struct node *n);
 
 const char *node_state(const struct node *n);
 
