@@ -90,6 +90,17 @@ subtest 'peers' => sub {
     anew($b);
     is(asks('bob')->status, 200, 'is let in');
 
+    # A worker must know whom the engine lets in, also in a quick succession.
+    for my $n (1 .. 3) {
+        for my $who ([$alice], [$alice, $bob]) {
+            my $names = join ' ', map { $_->{name} } @$who;
+            rule(peers => $who);
+            Test::Tailnet::Process::until_true(10, sub { peers() eq $names });
+        }
+        anew($b);
+        is(asks('bob')->status, 200, "added once more ($n)");
+    }
+
     rule(peers => [{ %$alice, name => 'liddell' }, $bob]);
     soon(sub { header('x-node') eq 'liddell.tailnet.test' }, 'renamed');
     rule(peers => [{ %$alice, tags => ['tag:a', 'tag:b'] }, $bob]);

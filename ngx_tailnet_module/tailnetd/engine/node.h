@@ -76,7 +76,7 @@ struct node {
     struct loop_timer *publish_timer;
     struct loop_timer *expiry_timer;
     uint64_t stranger;     /* time of the last handshake with one */
-    uint64_t published;    /* loop_now() of the last publication */
+    uint64_t publish_at;   /* loop_now() at which the next one is due */
     uint64_t drop_expired; /* packets while the self key is expired */
     uint64_t drop_forged;  /* messages that only the engine may send */
     struct ipc_listener listeners[IPC_LISTENERS_MAX];

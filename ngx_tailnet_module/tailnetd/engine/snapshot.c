@@ -13,7 +13,14 @@
 #include "publish.h"
 #include "say.h"
 
-#define SNAPSHOT_EVERY_MS 100 /* at most; the first one goes at once */
+/*
+ * One every SNAPSHOT_EVERY_MS on average, SNAPSHOT_BURST of them at once: a
+ * peer that the engine lets in and the workers do not know yet is refused, so
+ * a single change must not wait for its turn.
+ */
+#define SNAPSHOT_EVERY_MS 100
+#define SNAPSHOT_BURST 10
+#define SNAPSHOT_AHEAD_MS ((uint64_t)SNAPSHOT_BURST * SNAPSHOT_EVERY_MS)
 
 struct caps {
     struct grants *grants;
@@ -78,12 +85,14 @@ snapshot_publish(struct node *n)
 {
     struct publish_opts opts = {
         .generation = ++n->hot_row->generation, .now = (int64_t)time(NULL)};
+    uint64_t now = loop_now();
     char err[TN_ERR_MAX];
     void *bytes;
     size_t size;
     int fd;
 
-    n->published = loop_now();
+    n->publish_at = (n->publish_at > now ? n->publish_at : now)
+        + SNAPSHOT_EVERY_MS;
     if (build(n, &opts, &bytes, &size, err) != 0) {
         say_err("node \"%s\": no snapshot: %s", n->name, err);
         return;
@@ -104,8 +113,9 @@ snapshot_publish_soon(struct node *n)
 {
     uint64_t now = loop_now();
 
-    if (n->published == 0 || now - n->published >= SNAPSHOT_EVERY_MS)
+    if (n->publish_at + SNAPSHOT_EVERY_MS <= now + SNAPSHOT_AHEAD_MS)
         snapshot_publish(n);
     else
-        loop_timer_set(n->publish_timer, n->published + SNAPSHOT_EVERY_MS);
+        loop_timer_set(n->publish_timer,
+            n->publish_at + SNAPSHOT_EVERY_MS - SNAPSHOT_AHEAD_MS);
 }

@@ -8,8 +8,8 @@ struct node;
 
 /*
  * snapshot_publish(n): the netmap that rules, as a new generation, to the
- * holder; what fails is logged.  snapshot_publish_soon(): at once, or when the
- * last publication is SNAPSHOT_EVERY_MS old (the node's publish_timer).
+ * holder; what fails is logged.  snapshot_publish_soon(): at once, or, after
+ * many in a short time, when its turn comes (the node's publish_timer).
  */
 void snapshot_publish(struct node *n);
 void snapshot_publish_soon(struct node *n);
