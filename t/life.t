@@ -90,13 +90,14 @@ ok(Test::Tailnet::Process::until_true(5, sub {
 
 # ---- a second nginx ----
 
-sub second ($node, $port) {
+# second(node, port[, log]): with an error_log, or as nginx was built.
+sub second ($node, $port, $log = "$dir/second.log") {
     mkdir "$dir/second";
     my $text = join ' ', 'load_module', $t->binary('module') . ';', 'user',
         Test::Tailnet::Nginx::worker_user() . ';', $t->expand(<<"EOF");
 pid %%TESTDIR%%/second/nginx.pid;
 daemon off;
-error_log %%TESTDIR%%/second.log info;
+@{[$log ? "error_log $log info;" : '']}
 tailnet_engine binary=%%TAILNETD%%;
 tailnet_node $node->{name} {
     netmap       %%TESTDIR%%/$node->{name}.json;
@@ -118,7 +119,7 @@ http {
 EOF
     my $conf = $t->write_file('second.conf', $text);
     my $nginx = $t->spawn('host', [$t->binary('nginx'), '-p', "$dir/", '-c',
-        $conf, '-e', "$dir/second.log"], name => "second$port",
+        $conf, $log ? ('-e', $log) : ()], name => "second$port",
         stdin => '/dev/null');
     is($t->wait_http('host', "http://127.0.0.1:$port/", 10)->status, 200,
         'a second nginx serves the LAN');
@@ -140,7 +141,17 @@ like($t->log_since($mark, 'second.log'),
     'the key of the first is refused');
 asks(200, 'the first serves as before');
 is_deeply([tailnetd()], \@first, 'with the same tailnetd');
+@second = tailnetd("$dir/second");
 $nginx->stop('QUIT', 10);
+ok($t->wait_gone(10, @second), 'that of the second ends');
+
+# Debian's nginx then logs to stderr, which it knows by no name.
+$nginx = second($other, 8003, '');
+is(scalar(@second = tailnetd("$dir/second")), 2,
+    'without any error_log there is a tailnetd');
+unlike($nginx->stderr, qr/\[(?!notice)/, 'and nothing is wrong');
+$nginx->stop('QUIT', 10);
+ok($t->wait_gone(10, @second), 'it ends');
 
 # ---- the end, in good order ----
 

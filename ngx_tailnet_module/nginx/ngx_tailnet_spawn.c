@@ -118,9 +118,10 @@ ngx_tailnet_spawn_log(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
         return NGX_OK;
     }
 
-    if (cycle->new_log.writer
-        || ngx_strcmp(cycle->error_log.data, "stderr") == 0)
-    {
+    /* nginx's name for stderr is the empty one here, also where it was built
+       with --error-log-path=stderr, as Debian does */
+
+    if (cycle->new_log.writer || cycle->error_log.len == 0) {
         return NGX_OK;
     }
 
