@@ -33,6 +33,11 @@ EOC
     my $got = $result->($good);
     ok($got->{ok}, 'a good one') or diag($got->{output});
     is($got->{stdout}, "tailnetd: $dir/t.conf is well: 1 node\n", 'is said so');
+    # Test programs run in their test's folder.
+    $t->write_file('t.conf', $good =~ s{\Q$dir\E/}{}gr);
+    $got = $t->run_in('probe', $tailnetd, '-t', '-c', 't.conf');
+    is($got->{stdout}, "tailnetd: $dir/t.conf is well: 1 node\n",
+        'relative names') or diag($got->{output});
     my $second = $good =~ s/one/two/gr =~ s/probe\.key/two.key/r
         =~ s/41641/41642/r;
     $got = $result->($good . $second);

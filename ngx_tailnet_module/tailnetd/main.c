@@ -251,20 +251,19 @@ default_socket(char buf[PATH_MAX])
 static int
 run_holder(const struct options *o)
 {
-    static char file[PATH_MAX], socket[PATH_MAX], log[PATH_MAX];
-    struct holder_config conf = {.admin_fd = o->admin_fd,
+    static char socket[PATH_MAX], log[PATH_MAX];
+    struct holder_config conf = {.file = o->file,
+        .admin_fd = o->admin_fd,
         .engine_user = o->engine_user,
         .client = o->client,
         .timing = o->timing[0] != '\0' ? o->timing : NULL,
         .linger_ms = o->linger_ms,
         .delay_ms = o->delay_ms};
 
-    conf.file = absolute(o->file, file);
     conf.socket = o->socket != NULL ? absolute(o->socket, socket)
                                     : default_socket(socket);
     conf.log = absolute(o->log, log);
-    if (conf.socket == NULL || (o->file != NULL && conf.file == NULL) ||
-        (o->log != NULL && conf.log == NULL))
+    if (conf.socket == NULL || (o->log != NULL && conf.log == NULL))
         return 1;
     return holder_main(&conf);
 }
@@ -272,6 +271,7 @@ run_holder(const struct options *o)
 int
 main(int argc, char **argv)
 {
+    static char file[PATH_MAX];
     struct options o = {.admin_fd = -1,
         .linger_ms = HOLDER_LINGER_MS,
         .delay_ms = CHILD_DELAY_MS};
@@ -297,6 +297,9 @@ main(int argc, char **argv)
         usage(stderr);
         return 1;
     }
+    o.file = absolute(o.file, file);
+    if (o.file == NULL)
+        return 1;
     n = check_file(o.file);
     if (n < 0)
         return 1;
