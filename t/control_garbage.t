@@ -1,5 +1,6 @@
 # A control server that answers garbage: nothing that ruled is touched, the
 # reason is in log and status, and the node is back when the server is.
+# control_garbage_headscale.t runs it, too.
 
 use v5.36;
 
@@ -11,10 +12,11 @@ use MIME::Base64 qw(encode_base64);
 use Test::More;
 use Test::Tailnet;
 
+our $headscale;
 my $t = Test::Tailnet->new(
     needs => [qw(nginx module tailnetd tailnetctl control)]);
 
-my $control = $t->start_control(keys => [
+my $control = $t->start_control(headscale => $headscale, keys => [
     { Key => 'ops', User => 'ops@example.com', Reusable => \1 }]);
 my $url = $control->url;
 

@@ -1,5 +1,6 @@
 # nginx joins a tailnet by a control server and an auth key: at once, under its
 # name, and stays through the server's absence and restart.
+# control_join_headscale.t runs it, too.
 
 use v5.36;
 
@@ -11,9 +12,10 @@ use Test::More;
 use Test::Tailnet;
 use Time::HiRes qw(time);
 
+our $headscale;
 my $t = Test::Tailnet->new(also => ['control']);
 
-my $control = $t->start_control(keys => [
+my $control = $t->start_control(headscale => $headscale, keys => [
     { Key => 'secret-web', User => 'ops@example.com', Tags => ['tag:web'],
         Reusable => \1 }]);
 my $url = $control->url;
@@ -130,22 +132,34 @@ is($r->header('x-self'), 'webserver.tailnet.test', 'nginx knows its own name');
 
 # ---- the server asks ----
 
-like($control->command('POST', '/nodes/webserver/c2n?path=/echo'), qr/^200/,
-    'a question of the server is answered');
-like($control->command('POST', '/nodes/webserver/c2n?path=/debug'), qr/^404/,
-    'an unknown one, too');
+if (!$headscale) {
+    like($control->command('POST', '/nodes/webserver/c2n?path=/echo'),
+        qr/^200/, 'a question of the server is answered');
+    like($control->command('POST', '/nodes/webserver/c2n?path=/debug'),
+        qr/^404/, 'an unknown one, too');
+}
+is($control->command('POST', '/nodes/webserver/ping'), '',
+    'a ping, by HEAD outside the channel');
 
-# ---- the stream ends, the channel closes ----
+# ---- the stream ends, the channel closes, the server restarts ----
 
-for my $how (qw(end kick)) {
+for my $how (qw(end kick restart)) {
     my $before = status()->{control}{streams};
 
-    $control->command('POST', "/nodes/webserver/$how");
+    if ($how eq 'restart') {
+        $control->serve(0);
+        is(wait_state('waiting', 5), 'waiting', 'the server is away');
+        $control->serve(1);
+    } else {
+        $control->command('POST', "/nodes/webserver/$how");
+    }
     ok(Test::Tailnet::Process::until_true(5, sub {
         (status()->{control}{streams} // 0) > $before
             && status()->{control}{state} eq 'running';
     }), "$how: a new stream");
 }
+is($control->node('webserver')->{Node}{ID}, $known->{Node}{ID},
+    'of the same node');
 introduce();
 is($t->wait_http('alice', "http://$self/", 5)->status, 200, 'alice is back');
 

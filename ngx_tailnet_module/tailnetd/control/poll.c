@@ -5,10 +5,15 @@
  * map_json_delta (meaning) and map_state (the tailnet); netmaps are given from
  * the loop, so that messages that come together make one.  The stream does not
  * tell the server where we are: that is a lite update's job, at the stream's
- * begin and at every change, one at a time, the latest values counting.
+ * begin and at every change, one at a time, the latest values counting.  It
+ * waits until the server has taken the stream, which makes us online: peers
+ * may ignore the new disco key of a node that is said to be offline.  Now
+ * and then the same values are told again: of a node's removal some servers
+ * (Headscale) say nothing in its stream, but they refuse its lite updates.
  */
 #include "session.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,9 +22,12 @@
 #include "../engine/say.h"
 #include "map_json_write.h"
 
-#define SAVE_MS       1000 /* from a change to the saved netmap ... */
-#define SAVE_BYTES_MS 1000 /* ... and a millisecond for so many bytes of it */
+#define SAVE_MS       1000  /* from a new netmap to the saved one ... */
+#define SAVE_NOTED_MS 60000 /* ... or from changes in the one there is, ... */
+#define SAVE_BYTES_MS 1000  /* ... and a millisecond for so many bytes of it */
 #define LITE_RETRY_MS 5000
+#define LARGE         (128u << 10) /* bytes; what such a text took is given back */
+#define LITE_AGAIN_MS 300000       /* when nothing is new */
 #define SKEW_MIN      60         /* seconds; below, clocks are taken as equal */
 #define TIME_MIN      1673373066 /* no clock is that old (test servers' are) */
 #define EXPIRY_MAX_S  3600
@@ -107,7 +115,7 @@ message(struct control *c, const char *text, size_t len)
 
     c->messages++;
     c->heard = loop_now();
-    loop_timer_set(c->watchdog, c->heard + SESSION_WATCHDOG_MS);
+    loop_timer_set(c->watchdog, c->heard + c->timing.watchdog);
     if (map_json_delta(text, len, map_state_derp(c->map), &d, &err) != 0) {
         session_failed(c, 0, "a message of the control server: %s", err.text);
         return -1;
@@ -123,12 +131,14 @@ message(struct control *c, const char *text, size_t len)
     take_health(c, &d);
     if (!d.keepalive) {
         count_contested(c, contested);
-        poll_yield(c);
+        loop_timer_set(c->yield, 0);
     }
     sleep = d.sleep;
     if (d.ping.url != NULL && d.ping.url[0] != '\0')
         pong_answer(c, &d.ping);
     map_delta_clear(&d);
+    if (len >= LARGE)
+        (void)malloc_trim(0);
     if (sleep > 0) {
         session_failed(
             c, sleep, "the control server asks for %u s of silence", sleep);
@@ -155,11 +165,18 @@ tell_state(struct control *c, struct netmap *nm, int64_t now)
         /* Nobody may talk to it yet, whatever the message says. */
         nm->npeers = 0;
         netmap_drop_rules(nm);
+    }
+    /* Headscale's nodes lose their approval with their key's end: no
+     * administrator can give that back. */
+    if (end != 0 && end <= now) {
+        if (!c->login.active)
+            session_set_state(c, CONTROL_EXPIRED,
+                "the node's key has expired%s",
+                c->renew_failed ? " and is not renewed: see the error log"
+                                : "");
+    } else if (!nm->self.authorized) {
         session_set_state(c, CONTROL_WANTS_APPROVAL,
             "an administrator of the tailnet has to approve this node");
-    } else if (end != 0 && end <= now && !c->login.active) {
-        session_set_state(c, CONTROL_EXPIRED, "the node's key has expired%s",
-            c->renew_failed ? " and is not renewed: see the error log" : "");
     } else if (!c->login.active || c->login.renewal) {
         if (c->login.url == NULL)
             session_set_state(c, CONTROL_RUNNING, "%s", "");
@@ -205,36 +222,71 @@ renew(void *arg)
 }
 
 static void
+save_in(struct control *c, uint64_t ms)
+{
+    uint64_t at = loop_now() + ms;
+
+    if (c->unsaved && c->save_at <= at)
+        return;
+    c->unsaved = true;
+    c->save_at = at;
+    loop_timer_set(c->save_timer, at);
+}
+
+/* What the last messages changed, if it is in the netmap that was given. */
+static bool
+yield_changes(struct control *c)
+{
+    const uint32_t *rows;
+    size_t n;
+
+    if (c->whole || c->state != CONTROL_RUNNING || c->skew != c->told_skew ||
+        !map_state_update(c->map, &rows, &n))
+        return false;
+    c->failures = 0;
+    if (n == 0)
+        return true;
+    c->deltas++;
+    /* Where peers are is soon found out without it. */
+    save_in(c, SAVE_NOTED_MS + 10 * c->saved_bytes / SAVE_BYTES_MS);
+    c->ops->changes(c->arg, rows, n);
+    return true;
+}
+
+static void
 yield(void *arg)
 {
     struct control *c = arg;
     struct map_settings settings = {
         .accept_routes = c->node.accept_routes, .exit_node = c->node.exit_node};
-    struct netmap *nm = map_state_netmap(c->map, &settings);
+    struct netmap *nm;
     int64_t now = session_wall(c), end;
 
+    if (yield_changes(c))
+        return;
+    nm = map_state_netmap(c->map, &settings);
     if (nm == NULL) {
         session_failed(c, 0, "out of memory for a netmap");
         return;
     }
     c->failures = 0;
     c->deltas++;
-    if (!c->unsaved) {
-        c->unsaved = true;
-        loop_timer_set(c->save_timer,
-            loop_now() + SAVE_MS + c->saved_bytes / SAVE_BYTES_MS);
-    }
+    save_in(c, SAVE_MS + c->saved_bytes / SAVE_BYTES_MS);
     end = own_expiry(nm);
     plan_renewal(c, nm, now);
     tell_state(c, nm, now);
     if (end != 0 && c->skew != 0) /* the engine compares with our clock */
         nm->self.key_expiry = end - c->skew;
+    c->whole = false;
+    c->told_skew = c->skew;
+    map_state_follow(c->map, nm->self.authorized ? nm : NULL);
     c->ops->netmap(c->arg, nm, false);
 }
 
 void
 poll_yield(struct control *c)
 {
+    c->whole = true;
     loop_timer_set(c->yield, 0);
 }
 
@@ -256,6 +308,8 @@ save(void *arg)
         c->ops->save(c->arg, CONTROL_SAVE_NETMAP, text, len);
     c->saved_bytes = len;
     free(text);
+    if (len >= LARGE)
+        (void)malloc_trim(0);
 }
 
 int
@@ -318,6 +372,8 @@ lite_done(void *arg, const char *why)
         loop_timer_set(c->lite_timer, loop_now() + LITE_RETRY_MS);
     } else if (c->lite_wanted) {
         poll_lite(c);
+    } else {
+        loop_timer_set(c->lite_timer, loop_now() + LITE_AGAIN_MS);
     }
 }
 
@@ -333,7 +389,7 @@ poll_lite(struct control *c)
     size_t len;
 
     c->lite_wanted = true;
-    if (c->poll <= 0 || c->lite > 0)
+    if (c->poll <= 0 || c->poll_status != 200 || c->lite > 0)
         return;
     self = session_self(c, c->key, public);
     body = message_map(&self, false, &len);
@@ -376,6 +432,7 @@ head(void *arg, const struct h2_answer *a)
 
     c->poll_status = a->status;
     c->poll_retry = message_retry_after(a->retry_after, (int64_t)time(NULL));
+    poll_lite(c);
 }
 
 static void
@@ -430,8 +487,8 @@ silent(void *arg)
 {
     struct control *c = arg;
 
-    session_failed(c, 0, "control server %s: nothing came for %d s",
-        c->url.host, SESSION_WATCHDOG_MS / 1000);
+    session_failed(c, 0, "control server %s: nothing came for %u s",
+        c->url.host, c->timing.watchdog / 1000);
 }
 
 void
@@ -460,8 +517,7 @@ poll_begin(struct control *c)
     message_free(body, len);
     if (c->poll <= 0)
         return;
-    loop_timer_set(c->watchdog, loop_now() + SESSION_WATCHDOG_MS);
-    poll_lite(c);
+    loop_timer_set(c->watchdog, loop_now() + c->timing.watchdog);
 }
 
 void

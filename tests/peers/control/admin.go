@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,21 +35,30 @@ func (t *tailnet) find(name string) (*tailcfg.Node, *node) {
 //	GET    /nodes                        all there are, with their host information
 //	POST   /keys         {"Key","User","Tags","Ephemeral","Reusable"}
 //	DELETE /keys/KEY
-//	PATCH  /nodes/NAME   {"User","Tags","Online","Approved","KeyExpiry","CapMap"}
+//	POST   /clients      {"Secret","Tags"}: an OAuth client, see oauth.go
+//	GET    /clients/SECRET               what it asked for
+//	PATCH  /nodes/NAME   {"User","Tags","Online","Approved","KeyExpiry","CapMap","Name"}
 //	DELETE /nodes/NAME
 //	POST   /nodes/NAME/kick              its channel is closed
 //	POST   /nodes/NAME/end               its map stream ends
 //	POST   /nodes/NAME/message           a MapResponse, as it is
 //	POST   /nodes/NAME/routes            ["PREFIX"…]
 //	POST   /nodes/NAME/c2n?path=PATH     its answer
+//	POST   /nodes/NAME/ping              waits for its HEAD request
 //	POST   /kick                         all channels are closed
 //	PUT    /filters      {"NAME":[rule…]} or null: all is allowed
 //	PUT    /approval     true: new nodes wait for PATCH Approved
 //	PUT    /fault        see type fault; {}: none
-//	PUT    /relay        false: neither DERP nor STUN, true: both, as at the start
+//	PUT    /serve        false: nobody can connect, true: again, and it knows all that it knew
+//	PUT    /silence      true: nothing is said or answered, false: it goes on
+//	PUT    /relays/REGION  false: neither DERP nor STUN, true: both, as at the start
 //	POST   /login?url=URL&user=USER      completes an interactive login
+//	DELETE /logins                       forgets those that are not completed
+//
+// and those of the crowd.
 func (t *tailnet) admin() http.Handler {
 	m := http.NewServeMux()
+	t.crowd.admin(m)
 	body := func(h func(r *http.Request, d *json.Decoder) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if err := h(r, json.NewDecoder(r.Body)); err != nil {
@@ -81,6 +91,19 @@ func (t *tailnet) admin() http.Handler {
 		delete(t.keys, r.PathValue("key"))
 		return nil
 	}))
+	m.HandleFunc("POST /clients", body(func(r *http.Request, d *json.Decoder) error {
+		c := &oauthClient{Made: []madeKey{}}
+		err := d.Decode(c)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.clients[c.Secret] = c
+		return err
+	}))
+	m.HandleFunc("GET /clients/{secret}", func(w http.ResponseWriter, r *http.Request) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		json.NewEncoder(w).Encode(t.clients[r.PathValue("secret")])
+	})
 	m.HandleFunc("PATCH /nodes/{name}", onNode(func(tn *tailcfg.Node, n *node, r *http.Request, d *json.Decoder) error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -123,6 +146,13 @@ func (t *tailnet) admin() http.Handler {
 		return nil
 	}))
 	m.HandleFunc("POST /nodes/{name}/c2n", t.c2n)
+	m.HandleFunc("POST /nodes/{name}/ping", body(func(r *http.Request, d *json.Decoder) error {
+		tn, _ := t.find(r.PathValue("name"))
+		if tn == nil {
+			return fmt.Errorf("no node %q", r.PathValue("name"))
+		}
+		return t.ping(tn.Key)
+	}))
 	m.HandleFunc("POST /kick", body(func(r *http.Request, d *json.Decoder) error {
 		t.front.kick(key.MachinePublic{})
 		return nil
@@ -149,12 +179,40 @@ func (t *tailnet) admin() http.Handler {
 		t.front.fault = f
 		return err
 	}))
-	m.HandleFunc("PUT /relay", body(func(r *http.Request, d *json.Decoder) error {
+	m.HandleFunc("PUT /serve", body(func(r *http.Request, d *json.Decoder) error {
 		var on bool
 		if err := d.Decode(&on); err != nil {
 			return err
 		}
-		return t.relay.run(on)
+		return t.front.run(on)
+	}))
+	m.HandleFunc("PUT /silence", body(func(r *http.Request, d *json.Decoder) error {
+		var on bool
+		err := d.Decode(&on)
+		t.hush.set(on)
+		return err
+	}))
+	m.HandleFunc("PUT /relays/{region}", body(func(r *http.Request, d *json.Decoder) error {
+		var on bool
+		if err := d.Decode(&on); err != nil {
+			return err
+		}
+		id, _ := strconv.Atoi(r.PathValue("region"))
+		if t.relays[id] == nil {
+			return fmt.Errorf("no region %q", r.PathValue("region"))
+		}
+		return t.relays[id].run(on)
+	}))
+	m.HandleFunc("DELETE /logins", body(func(r *http.Request, d *json.Decoder) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for id, l := range t.logins {
+			if l.user == "" {
+				close(l.done)
+				delete(t.logins, id)
+			}
+		}
+		return nil
 	}))
 	m.HandleFunc("POST /login", body(func(r *http.Request, d *json.Decoder) error {
 		url := r.FormValue("url")

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,8 +61,23 @@ type derpRelay struct {
 	end func() // nil: it is not running
 }
 
-// runDERP starts relay and STUN and returns them with the map that names them.
-func runDERP(ip string, port, stunPort int) (*derpRelay, *tailcfg.DERPMap, error) {
+// runRegions starts relay and STUN at each of ips, separated by commas, which
+// are regions 1 (test), 2 (test2)..., and returns them by region with the map
+// that names them.
+func runRegions(ips string, port, stunPort int) (map[int]*derpRelay, *tailcfg.DERPMap, error) {
+	relays := map[int]*derpRelay{}
+	m := &tailcfg.DERPMap{OmitDefaultRegions: true, Regions: map[int]*tailcfg.DERPRegion{}}
+	for i, ip := range strings.Split(ips, ",") {
+		r, region, err := runDERP(i+1, ip, port, stunPort)
+		if err != nil {
+			return nil, nil, err
+		}
+		relays[i+1], m.Regions[i+1] = r, region
+	}
+	return relays, m, nil
+}
+
+func runDERP(id int, ip string, port, stunPort int) (*derpRelay, *tailcfg.DERPRegion, error) {
 	config, pin, err := certificate(ip)
 	if err != nil {
 		return nil, nil, err
@@ -74,12 +90,14 @@ func runDERP(ip string, port, stunPort int) (*derpRelay, *tailcfg.DERPMap, error
 	if err := r.run(true); err != nil {
 		return nil, nil, err
 	}
-	return r, &tailcfg.DERPMap{OmitDefaultRegions: true, Regions: map[int]*tailcfg.DERPRegion{
-		1: {RegionID: 1, RegionCode: "test", RegionName: "Test", Nodes: []*tailcfg.DERPNode{{
-			Name: "1a", RegionID: 1, HostName: ip, IPv4: ip, IPv6: "none",
-			DERPPort: port, STUNPort: stunPort, STUNTestIP: ip, CertName: pin,
-		}}},
-	}}, nil
+	n := ""
+	if id > 1 {
+		n = strconv.Itoa(id)
+	}
+	return r, &tailcfg.DERPRegion{RegionID: id, RegionCode: "test" + n, RegionName: "Test" + n, Nodes: []*tailcfg.DERPNode{{
+		Name: strconv.Itoa(id) + "a", RegionID: id, HostName: ip, IPv4: ip, IPv6: "none",
+		DERPPort: port, STUNPort: stunPort, STUNTestIP: ip, CertName: pin,
+	}}}, nil
 }
 
 // run starts or ends it; whoever is connected then is cut off.

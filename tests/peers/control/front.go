@@ -27,6 +27,7 @@ import (
 // testcontrol for each client, with a machine key that stands for the client's.
 type front struct {
 	tailnet     *tailnet
+	listen      string
 	upstream    *url.URL
 	upstreamKey key.MachinePublic
 	private     key.MachinePrivate
@@ -35,6 +36,7 @@ type front struct {
 	machines map[key.MachinePublic]key.MachinePrivate
 	conns    map[net.Conn]key.MachinePublic
 	fault    fault
+	server   *http.Server // nil: it is away
 }
 
 // A fault is what the front does instead of its work.
@@ -48,13 +50,14 @@ type fault struct {
 	Count      int    // how often; 0: until another fault is set
 }
 
-func newFront(t *tailnet, upstream, state string) (*front, error) {
+func newFront(t *tailnet, listen, upstream, state string) (*front, error) {
 	u, err := url.Parse(upstream)
 	if err != nil {
 		return nil, err
 	}
 	f := &front{
 		tailnet:  t,
+		listen:   listen,
 		upstream: u,
 		private:  key.NewMachine(),
 		machines: map[key.MachinePublic]key.MachinePrivate{},
@@ -81,6 +84,31 @@ func newFront(t *tailnet, upstream, state string) (*front, error) {
 	}
 	f.upstreamKey = k.PublicKey
 	return f, nil
+}
+
+// run starts or ends listening; whoever is connected then is cut off.
+func (f *front) run(on bool) error {
+	f.mu.Lock()
+	srv := f.server
+	f.server = nil
+	f.mu.Unlock()
+	if srv != nil {
+		srv.Close()
+		f.kick(key.MachinePublic{})
+	}
+	if !on {
+		return nil
+	}
+	ln, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		return err
+	}
+	srv = &http.Server{Handler: f}
+	go srv.Serve(ln)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.server = srv
+	return nil
 }
 
 // takeFault is the fault for path, if one is set.
@@ -117,18 +145,24 @@ func answerFault(w http.ResponseWriter, fl *fault) bool {
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.tailnet.hush.wait(r.Context())
 	fl := f.takeFault(r.URL.Path)
 	if fl != nil && r.URL.Path != "/ts2021" && answerFault(w, fl) {
 		return
 	}
 	switch r.URL.Path {
 	case "/key":
+		if f.tailnet.headscale && !headscaleKey(w, r) {
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(&tailcfg.OverTLSPublicKeyResponse{PublicKey: f.private.Public()})
 	case "/ts2021":
 		f.serveNoise(w, r, fl)
+	case pingPath:
+		f.tailnet.pinged(w, r)
 	default:
-		http.NotFound(w, r)
+		f.tailnet.api().ServeHTTP(w, r)
 	}
 }
 
@@ -167,7 +201,11 @@ func (f *front) serveNoise(w http.ResponseWriter, r *http.Request, fl *fault) {
 		}
 		return
 	}
-	cc, err := controlhttpserver.AcceptHTTP(r.Context(), w, r, f.private, nil)
+	var first func(int, io.Writer) error
+	if f.tailnet.headscale {
+		first = early
+	}
+	cc, err := controlhttpserver.AcceptHTTP(r.Context(), w, r, f.private, first)
 	if err != nil {
 		log.Printf("front: %v: %v", r.RemoteAddr, err)
 		return
@@ -209,6 +247,7 @@ type relay struct {
 }
 
 func (f *relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.tailnet.hush.wait(r.Context())
 	fl := f.takeFault(r.URL.Path)
 	if fl != nil && answerFault(w, fl) {
 		return
@@ -224,6 +263,10 @@ func (f *relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/machine/map":
 		f.pollMap(w, r, body, fl)
 	default:
+		if f.tailnet.headscale {
+			headscaleUnknown(w, r)
+			return
+		}
 		// testcontrol ends the process at paths it does not know.
 		if strings.HasPrefix(r.URL.Path, "/c2n/") {
 			f.pass(w, r, body)
@@ -287,6 +330,9 @@ func (f *relay) pollMap(w http.ResponseWriter, r *http.Request, body []byte, fl 
 	}
 	if !f.tailnet.knows(req.NodeKey) { // as headscale says it
 		http.Error(w, "node not found", http.StatusNotFound)
+		return
+	}
+	if f.tailnet.headscale && f.headscaleMap(w, &req) {
 		return
 	}
 	if fl != nil && fl.Raw != nil {

@@ -16,7 +16,10 @@ func (t *tailnet) learn(req *tailcfg.MapRequest) {
 	if n == nil {
 		return
 	}
-	n.Endpoints, n.DiscoKey, n.Cap = req.Endpoints, req.DiscoKey, req.Version
+	n.DiscoKey, n.Cap = req.DiscoKey, req.Version
+	if req.Endpoints != nil || !t.headscale {
+		n.Endpoints = req.Endpoints
+	}
 	if req.Hostinfo != nil {
 		n.Hostinfo = req.Hostinfo.View()
 		if ni := n.Hostinfo.NetInfo(); ni.Valid() && ni.PreferredDERP() != 0 {
@@ -45,23 +48,17 @@ func (t *tailnet) mapStream(ctx context.Context, w testcontrol.MapStreamWriter, 
 	defer t.leave(req.NodeKey, me)
 
 	var before *tailcfg.MapResponse
-	keepalive := time.NewTicker(50 * time.Second)
+	keepalive := time.NewTicker(t.keepalive)
 	defer keepalive.Stop()
 	for {
 		now := t.build(req)
-		if now == nil {
+		if now == nil && !t.headscale {
 			return // removed
 		}
-		msg := now
-		if before != nil && !t.full {
-			msg = diff(before, now)
-		}
+		msgs := append(t.news(before, now), t.takeRaw(req.NodeKey)...)
 		before = now
-		msgs := t.takeRaw(req.NodeKey)
-		if msg != nil {
-			msgs = append([]*tailcfg.MapResponse{msg}, msgs...)
-		}
 		for _, m := range msgs {
+			t.hush.wait(ctx)
 			if w.SendMapMessage(m) != nil {
 				return
 			}
@@ -71,11 +68,28 @@ func (t *tailnet) mapStream(ctx context.Context, w testcontrol.MapStreamWriter, 
 			return
 		case <-me.wake:
 		case <-keepalive.C:
+			t.hush.wait(ctx)
 			if w.SendMapMessage(&tailcfg.MapResponse{KeepAlive: true}) != nil {
 				return
 			}
 		}
 	}
+}
+
+// news are the messages that make now of before.
+func (t *tailnet) news(before, now *tailcfg.MapResponse) []*tailcfg.MapResponse {
+	switch {
+	case now == nil: // a Headscale streams on to a node that is removed
+		return nil
+	case before == nil || t.full:
+		return []*tailcfg.MapResponse{t.crowd.join(now)}
+	case t.headscale:
+		return headscaleNews(before, now)
+	}
+	if d := diff(before, now); d != nil {
+		return []*tailcfg.MapResponse{d}
+	}
+	return nil
 }
 
 func (t *tailnet) takeRaw(k key.NodePublic) []*tailcfg.MapResponse {

@@ -21,6 +21,7 @@ type authKey struct {
 	Key, User           string
 	Tags                []string
 	Ephemeral, Reusable bool
+	Preauthorized       bool // needs no approval
 	used                bool
 }
 
@@ -34,6 +35,7 @@ type node struct {
 	KeyExpiry time.Time // zero: never
 	Removed   bool
 	CapMap    tailcfg.NodeCapMap
+	Name      string // "": its host name
 	lastSeen  time.Time
 	machine   key.MachinePublic
 }
@@ -52,14 +54,19 @@ type login struct {
 type tailnet struct {
 	server    *testcontrol.Server
 	front     *front
-	relay     *derpRelay
+	relays    map[int]*derpRelay // by region
 	domain    string
 	full      bool
+	headscale bool
 	ephemeral time.Duration
+	keepalive time.Duration
+	crowd     *crowd
+	hush      hush
 
 	mu       sync.Mutex
 	approval bool // new nodes wait for it
 	keys     map[string]*authKey
+	clients  map[string]*oauthClient // by their secrets
 	users    map[string]tailcfg.UserProfile
 	nodes    map[key.NodePublic]*node
 	pending  map[key.NodePublic]*node // register is under way
@@ -67,21 +74,25 @@ type tailnet struct {
 	sessions map[key.NodePublic]*session
 	filters  map[string][]tailcfg.FilterRule // nil: testcontrol's, which allows all
 	raw      map[key.NodePublic][]*tailcfg.MapResponse
+	pings    map[string]chan struct{}
 }
 
 var taggedUser = tailcfg.UserProfile{ID: 2147455555, LoginName: "tagged-devices", DisplayName: "Tagged Devices"}
 
 func newTailnet(s *testcontrol.Server, domain string, full bool, ephemeral time.Duration) *tailnet {
 	t := &tailnet{
-		server: s, domain: domain, full: full, ephemeral: ephemeral,
+		server: s, domain: domain, full: full, ephemeral: ephemeral, keepalive: 50 * time.Second,
 		keys:     map[string]*authKey{},
+		clients:  map[string]*oauthClient{},
 		users:    map[string]tailcfg.UserProfile{},
 		nodes:    map[key.NodePublic]*node{},
 		pending:  map[key.NodePublic]*node{},
 		logins:   map[string]*login{},
 		sessions: map[key.NodePublic]*session{},
 		raw:      map[key.NodePublic][]*tailcfg.MapResponse{},
+		pings:    map[string]chan struct{}{},
 	}
+	t.crowd = &crowd{tailnet: t}
 	s.AltMapStream = t.mapStream
 	return t
 }
@@ -96,7 +107,7 @@ func (t *tailnet) profile(n *node) tailcfg.UserProfile {
 		u = tailcfg.UserProfile{
 			ID: tailcfg.UserID(1000 + len(t.users)), LoginName: n.User,
 			DisplayName:   strings.Split(n.User, "@")[0],
-			ProfilePicURL: "https://pics.test/" + n.User + ".png",
+			ProfilePicURL: t.words("https://pics.test/"+n.User+".png", ""),
 		}
 		t.users[n.User] = u
 	}
@@ -130,6 +141,7 @@ func (t *tailnet) admit(ctx context.Context, mk key.MachinePublic, r *tailcfg.Re
 	known := t.nodes[r.NodeKey]
 	if !r.Expiry.IsZero() && r.Expiry.Before(time.Now()) {
 		t.logout(known)
+		resp.NodeKeyExpired = t.headscale
 		return true
 	}
 	internal := &tailcfg.RegisterResponseAuth{AuthKey: t.server.RequireAuthKey}
@@ -143,7 +155,7 @@ func (t *tailnet) admit(ctx context.Context, mk key.MachinePublic, r *tailcfg.Re
 			return true
 		}
 	}
-	n := &node{machine: mk, Approved: !t.approval, Ephemeral: r.Ephemeral}
+	n := &node{machine: mk, Approved: !t.approval || t.headscale, Ephemeral: r.Ephemeral}
 	switch {
 	case r.Followup != "":
 		if !t.followUp(ctx, r.Followup, n, resp) {
@@ -156,14 +168,15 @@ func (t *tailnet) admit(ctx context.Context, mk key.MachinePublic, r *tailcfg.Re
 	default:
 		k := t.keys[r.Auth.AuthKey]
 		if k == nil {
-			resp.Error = "invalid auth key"
+			resp.Error = t.words("invalid auth key", "invalid pre auth key")
 			return true
 		}
 		if k.used && !k.Reusable {
-			resp.Error = "auth key already used"
+			resp.Error = t.words("auth key already used", "authkey already used")
 			return true
 		}
 		k.used = true
+		n.Approved = n.Approved || k.Preauthorized
 		n.User, n.Tags, n.Ephemeral = k.User, slices.Clone(k.Tags), k.Ephemeral || r.Ephemeral
 		for _, tag := range r.Hostinfo.RequestTags {
 			if !slices.Contains(n.Tags, tag) {
@@ -172,13 +185,28 @@ func (t *tailnet) admit(ctx context.Context, mk key.MachinePublic, r *tailcfg.Re
 			}
 		}
 	}
+	if t.headscale { // it knows a machine of the same user again
+		for k, old := range t.nodes {
+			if !old.Removed && old.machine == mk && t.profile(old).ID == t.profile(n).ID {
+				r.OldNodeKey = k
+			}
+		}
+	}
 	if old := t.nodes[r.OldNodeKey]; old != nil && !old.Removed {
 		n.Approved = n.Approved || old.Approved
-		n.CapMap = old.CapMap
+		n.CapMap, n.Name = old.CapMap, old.Name
 	}
 	t.pending[r.NodeKey] = n
 	r.Auth = internal
 	return false
+}
+
+// words are those of the server that it is.
+func (t *tailnet) words(official, headscale string) string {
+	if t.headscale {
+		return headscale
+	}
+	return official
 }
 
 func (t *tailnet) logout(n *node) {
@@ -186,14 +214,17 @@ func (t *tailnet) logout(n *node) {
 		return
 	}
 	n.KeyExpiry = time.Unix(123, 0)
+	if t.headscale {
+		n.KeyExpiry = time.Now()
+	}
 	n.Removed = n.Removed || n.Ephemeral
 	t.wake()
 }
 
 func (t *tailnet) newLogin() string {
-	id := rand.Text()
+	id := t.words("", "hskey-authreq-") + rand.Text()
 	t.logins[id] = &login{done: make(chan struct{})}
-	return t.server.ExplicitBaseURL + "/auth/" + id
+	return t.server.ExplicitBaseURL + t.words("/auth/", "/register/") + id
 }
 
 // followUp waits for a login; t.mu is held before and after.
@@ -209,6 +240,9 @@ func (t *tailnet) followUp(ctx context.Context, url string, n *node, resp *tailc
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
+	if l.user == "" { // forgotten
+		resp.AuthURL = t.newLogin()
+	}
 	n.User = l.user
 	return l.user != ""
 }
@@ -272,7 +306,9 @@ func (t *tailnet) build(req *tailcfg.MapRequest) *tailcfg.MapResponse {
 		res.UserProfiles = append(res.UserProfiles, u)
 	}
 	slices.SortFunc(res.UserProfiles, func(a, b tailcfg.UserProfile) int { return int(a.ID - b.ID) })
-	if t.filters != nil {
+	if t.headscale {
+		t.headscaleBuild(res, me)
+	} else if t.filters != nil {
 		res.PacketFilter, res.PacketFilters = nil, t.filters
 	}
 	return res
@@ -297,6 +333,9 @@ func (t *tailnet) dress(tn *tailcfg.Node, n *node, self bool, users map[tailcfg.
 	if !online && !n.lastSeen.IsZero() {
 		seen := n.lastSeen.UTC().Truncate(time.Second)
 		tn.LastSeen = &seen
+	}
+	if n.Name != "" {
+		tn.Name = n.Name
 	}
 	if !strings.Contains(strings.TrimSuffix(tn.Name, "."), ".") {
 		tn.Name += "." + t.domain + "."

@@ -11,7 +11,11 @@ use Test::Tailnet::Process;
 
 # start_control(options): name (control), port (8080), keys: a list of
 # { Key, User, Tags, Ephemeral, Reusable }, full => 1: whole netmaps instead of
-# deltas, ephemeral: seconds until an absent ephemeral node is removed.
+# deltas, ephemeral: seconds until an absent ephemeral node is removed,
+# regions: number of DERP and STUN servers (1), keepalive: milliseconds between
+# words on a map stream, crowd: peers that exist in map messages alone,
+# headscale => 1: it does as Headscale does.
+# tls: a port for TLS besides, its own authority in TESTDIR/NAME.pem.
 # Returns a Test::Tailnet::Control::Server.
 sub start_control ($self, %o) {
     my $c = bless {
@@ -22,6 +26,10 @@ sub start_control ($self, %o) {
     }, 'Test::Tailnet::Control::Server';
 
     $c->{ip} = $self->underlay($c->{name});
+    $c->{relays} = [$c->{ip}];
+    for my $n (2 .. $o{regions} // 1) {
+        push $c->{relays}->@*, $self->second_address($c->{name});
+    }
     $c->{socket} = "$self->{dir}/$c->{name}.admin";
     return $c->start;
 }
@@ -33,20 +41,31 @@ sub start ($self) {
     my @cmd = ($t->binary('control'), '-ip', $self->{ip}, '-port',
         $self->{port}, '-admin', $self->{socket}, '-domain', 'tailnet.test');
 
+    push @cmd, '-derps', join ',', $self->{relays}->@*;
     push @cmd, '-full' if $o->{full};
+    push @cmd, '-headscale' if $o->{headscale};
+    push @cmd, '-tls-port', $o->{tls}, '-tls-cert',
+        "$t->{dir}/$self->{name}.pem" if $o->{tls};
+    push @cmd, '-key', JSON::PP::encode_json($_) for ($o->{keys} // [])->@*;
     push @cmd, '-ephemeral-timeout', "$o->{ephemeral}s"
         if defined $o->{ephemeral};
+    push @cmd, '-keepalive', "$o->{keepalive}ms" if defined $o->{keepalive};
     $self->{proc} = $t->spawn($self->{name}, \@cmd,
         name => $self->{name} . ++$self->{starts});
     $self->{proc}->wait_stdout(qr/^ready$/m, 10)
         or die "$self->{name}: not ready: " . $self->{proc}->stderr;
-    $self->key($_->%*) for ($o->{keys} // [])->@*;
+    $self->crowd($o->{crowd}) if $o->{crowd};
     return $self;
 }
 
 # stop(), start(): a server that is started again has another key and has
 # forgotten all nodes and auth keys but those of start_control().
 sub stop ($self) { $self->{proc}->stop('KILL', 5) }
+
+# serve(on): as if it ended or came back, with all that it knew.
+sub serve ($self, $on) {
+    $self->command('PUT', '/serve', $on ? JSON::PP::true : JSON::PP::false);
+}
 
 sub url ($self) { "http://$self->{ip}:$self->{port}" }
 
@@ -88,7 +107,8 @@ sub wait_node ($self, $name, $seconds, $test = sub ($n) { $n->{Connected} }) {
     return $node && $test->($node) ? $node : undef;
 }
 
-# set(hostname, fields): User, Tags, Online, Approved, KeyExpiry, CapMap.
+# set(hostname, fields): User, Tags, Online, Approved, KeyExpiry, CapMap,
+# Name ("": its host name).
 sub set ($self, $name, %fields) {
     $self->command('PATCH', "/nodes/$name", \%fields);
 }
@@ -104,10 +124,36 @@ sub message ($self, $name, $message) {
 # allowed.
 sub filters ($self, $rules) { $self->command('PUT', '/filters', $rules) }
 
-# relay(on): ends or starts its DERP and STUN servers; who was connected to them
-# is cut off.
-sub relay ($self, $on) {
-    $self->command('PUT', '/relay', $on ? JSON::PP::true : JSON::PP::false);
+# relay(on, region): ends or starts a region's DERP and STUN servers; who was
+# connected to them is cut off.
+sub relay ($self, $on, $region = 1) {
+    $self->command('PUT', "/relays/$region",
+        $on ? JSON::PP::true : JSON::PP::false);
+}
+
+# silence(on): it neither says nor answers anything until silence(0).
+sub silence ($self, $on) {
+    $self->command('PUT', '/silence',
+        $on ? JSON::PP::true : JSON::PP::false);
+}
+
+# crowd(n): how many peers exist in map messages alone; see crowd.go.
+sub crowd ($self, $n) {
+    $self->command('PUT', '/crowd', { Peers => $n + 0 });
+}
+
+# changes(kind, count, every): messages about one peer of the crowd each, one
+# every so many milliseconds; kinds: see crowd.go.  changed(seconds): waits
+# until all are sent.
+sub changes ($self, $kind, $count, $every = 0) {
+    $self->command('POST', '/crowd/changes',
+        { Kind => $kind, Count => $count + 0, Every => $every + 0 });
+}
+
+sub changed ($self, $seconds) {
+    return Test::Tailnet::Process::until_true($seconds, sub {
+        JSON::PP::decode_json($self->command('GET', '/crowd'))->{Left} == 0;
+    });
 }
 
 # fault(fields): Path, Status, RetryAfter, Body, Close, Raw (base64), Count.
