@@ -41,8 +41,8 @@ view(const struct tn_snap *s, struct tn_snap_str str, struct tn_str *out)
         out->len = 0;
         return true;
     }
-    if (str.off < sizeof(struct tn_snap_head) || str.off > s->size ||
-        str.len > s->size - str.off) {
+    if (str.off < sizeof(struct tn_snap_head) ||
+        (uint64_t)str.off + str.len > s->size) {
         return false;
     }
     out->p = (const char *)s->base + str.off;
@@ -166,6 +166,8 @@ user(const struct tn_snap *s, uint32_t off, struct tn_peer *p)
     const uint8_t *at;
 
     if (off == 0) {
+        p->user_id = 0;
+        p->login = p->user_name = p->user_pic = (struct tn_str){"", 0};
         return true;
     }
     at = region(s, off, 1, sizeof rec);
@@ -178,47 +180,56 @@ user(const struct tn_snap *s, uint32_t off, struct tn_peer *p)
            view(s, rec.pic, &p->user_pic);
 }
 
-/* All of the peer at ${off} into ${p}; returns false, and leaves ${p} as it
- * was, when any of it is bad. */
+/*
+ * All of the peer whose record is ${rec} and at ${off}, its addresses at
+ * ${addrs}, into ${p}; returns false, and leaves ${p} as it was, when any of it
+ * is bad.  Addresses are most of a tn_peer and go there at once.
+ */
+static bool
+fill(const struct tn_snap *s, uint32_t off, const struct tn_snap_peer *rec,
+    const uint8_t *addrs, struct tn_peer *p)
+{
+    struct tn_peer n;
+    bool tagged = (rec->flags & TN_PEER_TAGGED) != 0;
+
+    /* A record that is both a person's and tagged gives neither identity. */
+    if (tagged != (rec->ntags != 0) || tagged != (rec->tags.len != 0) ||
+        (tagged && rec->user != 0)) {
+        return false;
+    }
+    if (!view(s, rec->name, &n.name) || !view(s, rec->host, &n.host) ||
+        !view(s, rec->stable_id, &n.stable_id) ||
+        !view(s, rec->tags, &n.tags) || !view(s, rec->caps, &n.caps) ||
+        !user(s, rec->user, &n)) {
+        return false;
+    }
+    n.flags = rec->flags;
+    n.id = rec->id;
+    n.key_expiry = rec->key_expiry;
+    n.key = s->base + off + offsetof(struct tn_snap_peer, key);
+    n.naddrs = rec->naddrs;
+    memcpy(p, &n, offsetof(struct tn_peer, addrs));
+    for (unsigned i = 0; i < rec->naddrs; i++) {
+        memcpy(
+            &p->addrs[i], addrs + i * sizeof p->addrs[i], sizeof p->addrs[i]);
+    }
+    return true;
+}
+
 static bool
 load(const struct tn_snap *s, uint32_t off, struct tn_peer *p)
 {
     struct tn_snap_peer rec;
-    struct tn_peer n;
     const uint8_t *addrs = record(s, off, &rec);
-    bool tagged;
 
-    if (addrs == NULL) {
-        return false;
-    }
-    memset(&n, 0, sizeof n);
-    n.login.p = n.user_name.p = n.user_pic.p = "";
-    n.flags = rec.flags;
-    n.id = rec.id;
-    n.key_expiry = rec.key_expiry;
-    n.key = s->base + off + offsetof(struct tn_snap_peer, key);
-    n.naddrs = rec.naddrs;
-    memcpy(n.addrs, addrs, rec.naddrs * sizeof n.addrs[0]);
-    /* A record that is both a person's and tagged gives neither identity. */
-    tagged = (rec.flags & TN_PEER_TAGGED) != 0;
-    if (tagged != (rec.ntags != 0) || tagged != (rec.tags.len != 0) ||
-        (tagged && rec.user != 0)) {
-        return false;
-    }
-    if (!view(s, rec.name, &n.name) || !view(s, rec.host, &n.host) ||
-        !view(s, rec.stable_id, &n.stable_id) || !view(s, rec.tags, &n.tags) ||
-        !view(s, rec.caps, &n.caps) || !user(s, rec.user, &n)) {
-        return false;
-    }
-    *p = n;
-    return true;
+    return addrs != NULL && fill(s, off, &rec, addrs, p);
 }
 
-/* load() with the answer that the public functions give. */
+/* What the public functions return for ${good}, and say of the bytes. */
 static int
-answer(const struct tn_snap *s, uint32_t off, struct tn_peer *p, bool *bad)
+answer(bool good, bool *bad)
 {
-    if (load(s, off, p)) {
+    if (good) {
         return 0;
     }
     if (bad != NULL) {
@@ -230,7 +241,7 @@ answer(const struct tn_snap *s, uint32_t off, struct tn_peer *p, bool *bad)
 int
 tn_snap_self(const struct tn_snap *s, struct tn_peer *p, bool *bad)
 {
-    return answer(s, s->head.self, p, bad);
+    return answer(load(s, s->head.self, p), bad);
 }
 
 static uint32_t
@@ -258,8 +269,11 @@ tn_snap_whois(const struct tn_snap *s, const struct tn_addr *a,
             return -1;
         }
         addrs = record(s, off, &rec);
-        if (addrs == NULL || has_addr(addrs, rec.naddrs, a)) {
-            return answer(s, off, p, bad);
+        if (addrs == NULL) {
+            return answer(false, bad);
+        }
+        if (has_addr(addrs, rec.naddrs, a)) {
+            return answer(fill(s, off, &rec, addrs, p), bad);
         }
     }
     return -1;
@@ -335,7 +349,7 @@ tn_snap_by_name(const struct tn_snap *s, const char *name, size_t len,
             return -1;
         }
         if (compare(name, len, str.p, str.len) == 0) {
-            return answer(s, rec.peer, p, bad);
+            return answer(load(s, rec.peer, p), bad);
         }
     }
     return -1;
@@ -396,7 +410,7 @@ tn_snap_tag_peer(const struct tn_snap *s, const struct tn_snap_tag_iter *it,
         return -1;
     }
     memcpy(&off, list + i * sizeof off, sizeof off);
-    return answer(s, off, p, bad);
+    return answer(load(s, off, p), bad);
 }
 
 /*

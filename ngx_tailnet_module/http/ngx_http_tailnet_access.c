@@ -11,23 +11,6 @@
 
 
 #define NGX_HTTP_TAILNET_ACL_TEXT  128      /* bytes besides the rule's own */
-#define NGX_HTTP_TAILNET_WHO_TEXT  512
-
-
-/*
- * What let the last request of a connection through, for the time that it is
- * kept alive.  It lives as long as the connection; the request's verdict is
- * gone with the request.
- */
-
-typedef struct {
-    ngx_tailnet_verdict_t    verdict;
-    ngx_array_t             *rules;
-    uint64_t                 peer;
-    ngx_str_t                text;
-    ngx_uint_t               round;     /* when the text was made */
-    u_char                   buf[NGX_HTTP_TAILNET_WHO_TEXT];
-} ngx_http_tailnet_kept_t;
 
 
 static ngx_int_t ngx_http_tailnet_access_set(ngx_http_request_t *r,
@@ -36,8 +19,7 @@ static void ngx_http_tailnet_access_log(ngx_http_request_t *r,
     ngx_http_tailnet_ctx_t *ctx);
 static ngx_int_t ngx_http_tailnet_access_again(ngx_http_request_t *r,
     ngx_http_tailnet_ctx_t *ctx, ngx_array_t *rules);
-static ngx_int_t ngx_http_tailnet_access_keep(ngx_http_request_t *r,
-    ngx_http_tailnet_ctx_t *ctx);
+static void ngx_http_tailnet_access_keep(ngx_http_tailnet_ctx_t *ctx);
 static ngx_int_t ngx_http_tailnet_access_verdict(ngx_tailnet_verdict_t *v,
     ngx_tailnet_look_t *look, ngx_str_t *reason);
 static ngx_int_t ngx_http_tailnet_access_kept(ngx_tailnet_verdict_t *v,
@@ -49,35 +31,6 @@ static u_char *ngx_http_tailnet_access_reason(u_char *p, u_char *last,
 
 
 ngx_int_t
-ngx_http_tailnet_acl(ngx_http_request_t *r, ngx_tailnet_rule_t **rule)
-{
-    ngx_tailnet_who_t            *who;
-    ngx_http_tailnet_loc_conf_t  *tlcf;
-
-    *rule = NULL;
-
-    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
-
-    if (tlcf->rules == NULL) {
-        return NGX_DECLINED;
-    }
-
-    who = ngx_http_tailnet_who(r);
-    if (who == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (ngx_tailnet_rules_decide(tlcf->rules, who->state, &who->who, rule)
-        == NGX_OK)
-    {
-        return NGX_OK;
-    }
-
-    return NGX_HTTP_FORBIDDEN;
-}
-
-
-ngx_int_t
 ngx_http_tailnet_access_handler(ngx_http_request_t *r)
 {
     ngx_int_t                     rc;
@@ -85,25 +38,24 @@ ngx_http_tailnet_access_handler(ngx_http_request_t *r)
     ngx_http_tailnet_ctx_t       *ctx;
     ngx_http_tailnet_loc_conf_t  *tlcf;
 
-    rc = ngx_http_tailnet_acl(r, &rule);
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
 
-    if (rc == NGX_DECLINED) {
+    if (tlcf->rules == NULL) {
         return NGX_DECLINED;
     }
 
-    if (rc == NGX_ERROR) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
     ctx = ngx_http_tailnet_get_ctx(r);
-
-    if (ctx == NULL || ngx_http_tailnet_access_set(r, ctx, rule) != NGX_OK) {
+    if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
+    rc = ngx_http_tailnet_acl(r, ctx, &rule);
 
-    if (rc == NGX_OK && ctx->who->round != ngx_tailnet_identity_round()) {
+    if (ngx_http_tailnet_access_set(r, ctx, rule) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (rc == NGX_OK && ctx->who->round != ngx_tailnet_round) {
         rc = ngx_http_tailnet_access_again(r, ctx, tlcf->rules);
 
         if (rc == NGX_ERROR) {
@@ -118,16 +70,16 @@ ngx_http_tailnet_access_handler(ngx_http_request_t *r)
         return NGX_HTTP_FORBIDDEN;
     }
 
-    ctx->rules = tlcf->rules;
+    if (ctx->id) {
+        ctx->rules = tlcf->rules;
 
-    if (ngx_http_tailnet_access_keep(r, ctx) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        ngx_http_tailnet_access_keep(ctx);
+
+        ctx->verdict.handler = ngx_http_tailnet_access_verdict;
+        ctx->verdict.data = ctx;
+
+        ngx_tailnet_verdict_add(ctx->id, &ctx->verdict);
     }
-
-    ctx->verdict.handler = ngx_http_tailnet_access_verdict;
-    ctx->verdict.data = ctx;
-
-    ngx_tailnet_verdict_add(r->connection, &ctx->verdict);
 
     return NGX_OK;
 }
@@ -226,39 +178,22 @@ ngx_http_tailnet_access_again(ngx_http_request_t *r,
 }
 
 
-static ngx_int_t
-ngx_http_tailnet_access_keep(ngx_http_request_t *r,
-    ngx_http_tailnet_ctx_t *ctx)
+static void
+ngx_http_tailnet_access_keep(ngx_http_tailnet_ctx_t *ctx)
 {
     ngx_tailnet_who_t        *who;
-    ngx_tailnet_identity_t   *id;
     ngx_http_tailnet_kept_t  *kept;
 
-    id = ngx_tailnet_identity_get(r->connection);
-
-    if (id == NULL) {
-        return NGX_OK;
-    }
-
     who = ctx->who;
+    kept = ctx->id->data;
 
-    if (id->kept == NULL) {
-        kept = ngx_palloc(id->connection->pool,
-                          sizeof(ngx_http_tailnet_kept_t));
-        if (kept == NULL) {
-            return NGX_ERROR;
-        }
-
+    if (ctx->id->kept == NULL) {
         kept->verdict.handler = ngx_http_tailnet_access_kept;
         kept->verdict.data = kept;
-        kept->verdict.active = 0;
-        kept->text.len = 0;
         kept->text.data = kept->buf;
 
-        id->kept = &kept->verdict;
+        ctx->id->kept = &kept->verdict;
     }
-
-    kept = id->kept->data;
 
     if (kept->text.len == 0 || kept->round != who->round) {
         kept->text.len = ngx_tailnet_identity_text(kept->buf,
@@ -270,8 +205,6 @@ ngx_http_tailnet_access_keep(ngx_http_request_t *r,
 
     kept->rules = ctx->rules;
     kept->peer = who->peer.id;
-
-    return NGX_OK;
 }
 
 

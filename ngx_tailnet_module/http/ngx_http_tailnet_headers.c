@@ -31,13 +31,26 @@ typedef struct {
 } ngx_http_tailnet_header_t;
 
 
+#define NGX_HTTP_TAILNET_HEADERS  6
+
+
+/* what all requests of somebody get */
+
+typedef struct {
+    ngx_uint_t                   nelts;
+    ngx_table_elt_t              elts[NGX_HTTP_TAILNET_HEADERS];
+} ngx_http_tailnet_header_set_t;
+
+
 static ngx_int_t ngx_http_tailnet_headers_strip_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_tailnet_headers_family(ngx_str_t *name);
 static ngx_int_t ngx_http_tailnet_headers_strip(ngx_http_request_t *r,
     ngx_uint_t renew);
-static ngx_int_t ngx_http_tailnet_headers_add(ngx_http_request_t *r,
-    ngx_http_tailnet_header_t *h, ngx_str_t *value);
+static ngx_http_tailnet_header_set_t *ngx_http_tailnet_headers_make(
+    ngx_tailnet_who_t *who);
+static ngx_int_t ngx_http_tailnet_headers_put(ngx_http_request_t *r,
+    ngx_http_tailnet_header_set_t *set);
 static ngx_int_t ngx_http_tailnet_headers_encode(ngx_pool_t *pool,
     ngx_str_t *in, ngx_str_t *out);
 static ngx_uint_t ngx_http_tailnet_headers_literal(u_char c);
@@ -135,9 +148,7 @@ ngx_http_tailnet_headers_strip_handler(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r)
 {
-    ngx_str_t                        *value, encoded;
     ngx_tailnet_who_t                *who;
-    ngx_http_tailnet_header_t        *h;
     ngx_http_tailnet_headers_conf_t  *hcf;
 
     hcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_headers_module);
@@ -148,7 +159,9 @@ ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r)
 
     who = ngx_http_tailnet_who(r);
 
-    if (who == NULL || ngx_http_tailnet_headers_strip(r, 1) != NGX_OK) {
+    if (who == NULL
+        || ngx_http_tailnet_headers_strip(r, r != r->main) != NGX_OK)
+    {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -156,19 +169,16 @@ ngx_http_tailnet_headers_set_handler(ngx_http_request_t *r)
         return NGX_DECLINED;
     }
 
-    for (h = ngx_http_tailnet_headers; h->name.len; h++) {
-        value = (ngx_str_t *) ((u_char *) who + h->offset);
+    if (who->headers == NULL) {
+        who->headers = ngx_http_tailnet_headers_make(who);
 
-        if (value->len == 0) {
-            continue;
-        }
-
-        if (ngx_http_tailnet_headers_encode(r->pool, value, &encoded)
-               != NGX_OK
-            || ngx_http_tailnet_headers_add(r, h, &encoded) != NGX_OK)
-        {
+        if (who->headers == NULL) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
+    }
+
+    if (ngx_http_tailnet_headers_put(r, who->headers) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return NGX_DECLINED;
@@ -183,6 +193,7 @@ ngx_http_tailnet_headers_family(ngx_str_t *name)
     static u_char  prefix[] = "tailscale";
 
     if (name->len < sizeof(prefix)
+        || ngx_tolower(name->data[0]) != prefix[0]
         || ngx_strncasecmp(name->data, prefix, sizeof(prefix) - 1) != 0)
     {
         return 0;
@@ -254,23 +265,78 @@ ngx_http_tailnet_headers_strip(ngx_http_request_t *r, ngx_uint_t renew)
 }
 
 
-static ngx_int_t
-ngx_http_tailnet_headers_add(ngx_http_request_t *r,
-    ngx_http_tailnet_header_t *h, ngx_str_t *value)
+static ngx_http_tailnet_header_set_t *
+ngx_http_tailnet_headers_make(ngx_tailnet_who_t *who)
 {
-    ngx_table_elt_t  *e;
+    ngx_str_t                      *value;
+    ngx_table_elt_t                *e;
+    ngx_http_tailnet_header_t      *h;
+    ngx_http_tailnet_header_set_t  *set;
 
-    e = ngx_list_push(&r->headers_in.headers);
-    if (e == NULL) {
+    set = ngx_pcalloc(who->pool, sizeof(ngx_http_tailnet_header_set_t));
+    if (set == NULL) {
+        return NULL;
+    }
+
+    for (h = ngx_http_tailnet_headers; h->name.len; h++) {
+        value = (ngx_str_t *) ((u_char *) who + h->offset);
+
+        if (value->len == 0) {
+            continue;
+        }
+
+        e = &set->elts[set->nelts++];
+
+        e->hash = ngx_hash_key(h->lowcase, h->name.len);
+        e->key = h->name;
+        e->lowcase_key = h->lowcase;
+
+        if (ngx_http_tailnet_headers_encode(who->pool, value, &e->value)
+            != NGX_OK)
+        {
+            return NULL;
+        }
+    }
+
+    return set;
+}
+
+
+/*
+ * A part in front of the list, which alone is this request's own: what is
+ * behind it may be shared with subrequests and stays as it is.  The elements
+ * are copied, since modules may change them in place, and have the room of a
+ * whole part, since a subrequest may still take this one for its last.
+ */
+
+static ngx_int_t
+ngx_http_tailnet_headers_put(ngx_http_request_t *r,
+    ngx_http_tailnet_header_set_t *set)
+{
+    ngx_list_t       *list;
+    ngx_list_part_t  *rest;
+
+    list = &r->headers_in.headers;
+
+    rest = ngx_palloc(r->pool, sizeof(ngx_list_part_t)
+                               + ngx_max(list->nalloc, set->nelts)
+                                 * sizeof(ngx_table_elt_t));
+    if (rest == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_memzero(e, sizeof(ngx_table_elt_t));
+    *rest = list->part;
 
-    e->hash = ngx_hash_key(h->lowcase, h->name.len);
-    e->key = h->name;
-    e->value = *value;
-    e->lowcase_key = h->lowcase;
+    list->part.elts = rest + 1;
+    list->part.nelts = set->nelts;
+    list->part.next = rest;
+
+    if (list->last == &list->part) {
+        list->last = rest;
+    }
+
+    ngx_memcpy(list->part.elts, set->elts,
+               set->nelts * sizeof(ngx_table_elt_t));
 
     return NGX_OK;
 }

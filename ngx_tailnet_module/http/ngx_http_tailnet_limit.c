@@ -29,14 +29,21 @@ typedef struct {
 
 static ngx_int_t ngx_http_tailnet_limit_handler(ngx_http_request_t *r);
 static void ngx_http_tailnet_limit_delay(ngx_http_request_t *r);
-static ngx_uint_t ngx_http_tailnet_limit_select(
-    ngx_http_tailnet_limit_conf_t *lcf, ngx_tailnet_who_t *who,
-    ngx_http_tailnet_limit_t **limits);
-static ngx_int_t ngx_http_tailnet_limit_key(ngx_http_request_t *r,
-    ngx_tailnet_who_t *who, ngx_str_t *key);
-static ngx_int_t ngx_http_tailnet_limit_refuse(ngx_http_request_t *r,
-    ngx_http_tailnet_limit_t *limit, ngx_str_t *key, uint64_t wait);
-static ngx_uint_t ngx_http_tailnet_limit_forbidden(ngx_http_request_t *r);
+static ngx_tailnet_noinline ngx_int_t ngx_http_tailnet_limit_several(
+    ngx_http_request_t *r, ngx_http_tailnet_limit_zone_t *zone,
+    ngx_http_tailnet_limit_t *limit, uintptr_t match, ngx_tailnet_who_t *who);
+static ngx_tailnet_noinline uintptr_t ngx_http_tailnet_limit_match(
+    ngx_array_t *limits, ngx_tailnet_who_t *who);
+static ngx_tailnet_noinline ngx_int_t ngx_http_tailnet_limit_key(
+    ngx_http_request_t *r, ngx_tailnet_who_t *who);
+static ngx_int_t ngx_http_tailnet_limit_address(ngx_tailnet_who_t *who);
+static ngx_tailnet_noinline ngx_int_t ngx_http_tailnet_limit_wait(
+    ngx_http_request_t *r, ngx_str_t *key, uint64_t delay);
+static ngx_tailnet_noinline ngx_int_t ngx_http_tailnet_limit_refuse(
+    ngx_http_request_t *r, ngx_http_tailnet_limit_t *limit, ngx_str_t *key,
+    uint64_t wait);
+static ngx_uint_t ngx_http_tailnet_limit_forbidden(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx);
 static char *ngx_http_tailnet_limit_req(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_tailnet_limit_set_zone(ngx_conf_t *cf,
@@ -107,13 +114,11 @@ static ngx_int_t
 ngx_http_tailnet_limit_handler(ngx_http_request_t *r)
 {
     uint64_t                             delay;
-    ngx_int_t                            rc;
-    ngx_str_t                            key;
-    ngx_uint_t                           n;
+    uintptr_t                            match;
     ngx_tailnet_who_t                   *who;
+    ngx_tailnet_note_t                  *note;
     ngx_http_tailnet_ctx_t              *ctx;
-    ngx_http_tailnet_limit_t            *limits[NGX_HTTP_TAILNET_LIMIT_MAX];
-    ngx_http_tailnet_limit_t            *exceeded;
+    ngx_http_tailnet_limit_t            *limit;
     ngx_http_tailnet_limit_conf_t       *lcf;
     ngx_http_tailnet_limit_main_conf_t  *lmcf;
 
@@ -130,39 +135,94 @@ ngx_http_tailnet_limit_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (ctx->limited || ngx_http_tailnet_limit_forbidden(r)) {
+    if (ctx->limited || ngx_http_tailnet_limit_forbidden(r, ctx)) {
         return NGX_DECLINED;
     }
 
-    who = ngx_http_tailnet_who(r);
-    if (who == NULL || ngx_http_tailnet_limit_key(r, who, &key) != NGX_OK) {
+    who = ctx->who;
+
+    note = ngx_tailnet_who_note(who, lcf->limits);
+    match = note ? note->value
+                 : ngx_http_tailnet_limit_match(lcf->limits, who);
+
+    if (match == 0) {
+        return NGX_DECLINED;
+    }
+
+    if (who->counted.len == 0
+        && ngx_http_tailnet_limit_key(r, who) != NGX_OK)
+    {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    n = ngx_http_tailnet_limit_select(lcf, who, limits);
-    if (n == 0) {
-        return NGX_DECLINED;
     }
 
     ctx->limited = 1;
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_tailnet_limit_module);
+    limit = lcf->limits->elts;
 
-    rc = ngx_http_tailnet_limit_account(lmcf->zone->data, limits, n, &key,
-                                        &delay, &exceeded,
-                                        r->connection->log);
+    if (match & (match - 1)) {
+        return ngx_http_tailnet_limit_several(r, lmcf->zone->data, limit,
+                                              match, who);
+    }
 
-    if (rc == NGX_BUSY) {
-        return ngx_http_tailnet_limit_refuse(r, exceeded, &key, delay);
+    for ( /* void */ ; match > 1; match >>= 1) {
+        limit++;
+    }
+
+    if (ngx_http_tailnet_limit_one(lmcf->zone->data, limit, who, &delay,
+                                   r->connection->log)
+        == NGX_BUSY)
+    {
+        return ngx_http_tailnet_limit_refuse(r, limit, &who->counted, delay);
     }
 
     if (delay < 1000) {
         return NGX_DECLINED;
     }
 
+    return ngx_http_tailnet_limit_wait(r, &who->counted, delay);
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_limit_several(ngx_http_request_t *r,
+    ngx_http_tailnet_limit_zone_t *zone, ngx_http_tailnet_limit_t *limit,
+    uintptr_t match, ngx_tailnet_who_t *who)
+{
+    uint64_t                   delay;
+    ngx_uint_t                 n;
+    ngx_http_tailnet_limit_t  *limits[NGX_HTTP_TAILNET_LIMIT_MAX];
+    ngx_http_tailnet_limit_t  *exceeded;
+
+    for (n = 0; match; match >>= 1, limit++) {
+        if (match & 1) {
+            limits[n++] = limit;
+        }
+    }
+
+    if (ngx_http_tailnet_limit_account(zone, limits, n, who, &delay, &exceeded,
+                                       r->connection->log)
+        == NGX_BUSY)
+    {
+        return ngx_http_tailnet_limit_refuse(r, exceeded, &who->counted,
+                                             delay);
+    }
+
+    if (delay < 1000) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_tailnet_limit_wait(r, &who->counted, delay);
+}
+
+
+static ngx_int_t
+ngx_http_tailnet_limit_wait(ngx_http_request_t *r, ngx_str_t *key,
+    uint64_t delay)
+{
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                   "delaying request of \"%V\" for %uLms by tailnet_limit_req",
-                  &key, delay / 1000);
+                  key, delay / 1000);
 
     if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -206,41 +266,42 @@ ngx_http_tailnet_limit_delay(ngx_http_request_t *r)
 }
 
 
-static ngx_uint_t
-ngx_http_tailnet_limit_select(ngx_http_tailnet_limit_conf_t *lcf,
-    ngx_tailnet_who_t *who, ngx_http_tailnet_limit_t **limits)
+/* a bit for each limit that counts "who" */
+
+static uintptr_t
+ngx_http_tailnet_limit_match(ngx_array_t *limits, ngx_tailnet_who_t *who)
 {
-    ngx_uint_t                 i, n, selective;
+    uintptr_t                  match, all;
+    ngx_uint_t                 i;
     ngx_http_tailnet_limit_t  *limit;
 
-    limit = lcf->limits->elts;
-    selective = 1;
+    limit = limits->elts;
+    match = 0;
+    all = 0;
 
-    for ( ;; ) {
+    for (i = 0; i < limits->nelts; i++) {
 
-        for (n = 0, i = 0; i < lcf->limits->nelts; i++) {
+        if (!limit[i].selective) {
+            all |= (uintptr_t) 1 << i;
 
-            if (limit[i].selective == selective
-                && (!selective
-                    || tn_selector_match(&limit[i].selector, &who->who)))
-            {
-                limits[n++] = &limit[i];
-            }
+        } else if (tn_selector_match(&limit[i].selector, &who->who)) {
+            match |= (uintptr_t) 1 << i;
         }
-
-        if (n || !selective) {
-            return n;
-        }
-
-        selective = 0;
     }
+
+    match = match ? match : all;
+
+    (void) ngx_tailnet_who_remember(who, limits, match);
+
+    return match;
 }
 
 
 /* with "satisfy any" who is refused by tailnet_acl may still come in */
 
 static ngx_uint_t
-ngx_http_tailnet_limit_forbidden(ngx_http_request_t *r)
+ngx_http_tailnet_limit_forbidden(ngx_http_request_t *r,
+    ngx_http_tailnet_ctx_t *ctx)
 {
     ngx_tailnet_rule_t        *rule;
     ngx_http_core_loc_conf_t  *clcf;
@@ -248,48 +309,63 @@ ngx_http_tailnet_limit_forbidden(ngx_http_request_t *r)
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
     return clcf->satisfy == NGX_HTTP_SATISFY_ALL
-           && ngx_http_tailnet_acl(r, &rule) == NGX_HTTP_FORBIDDEN;
+           && ngx_http_tailnet_acl(r, ctx, &rule) == NGX_HTTP_FORBIDDEN;
 }
 
 
 static ngx_int_t
-ngx_http_tailnet_limit_key(ngx_http_request_t *r, ngx_tailnet_who_t *who,
-    ngx_str_t *key)
+ngx_http_tailnet_limit_key(ngx_http_request_t *r, ngx_tailnet_who_t *who)
 {
-    char     addr[TN_ADDR_STRLEN];
-    u_char  *p;
-
     if (who->identity.len) {
-        *key = who->identity;
+        who->counted = who->identity;
 
     } else if (who->state == NGX_TAILNET_WHO_LOCAL) {
-        *key = r->connection->addr_text;
+        who->counted = r->connection->addr_text;
 
-    } else {
-
-        /*
-         * Unknown peers, by the address of the tailnet: what realip makes of
-         * their headers would give them as many limits as they like.
-         */
-
-        key->len = tn_addr_format(&who->who.addr, addr) + 1
-                   + who->who.node.len;
-
-        p = ngx_pnalloc(r->pool, key->len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        key->data = p;
-
-        p = ngx_cpymem(p, addr, key->len - 1 - who->who.node.len);
-        *p++ = '/';
-        (void) ngx_cpymem(p, who->who.node.p, who->who.node.len);
+    } else if (ngx_http_tailnet_limit_address(who) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     /* a row's length field */
 
-    return key->len && key->len < 65536 ? NGX_OK : NGX_ERROR;
+    if (who->counted.len == 0 || who->counted.len > 65535) {
+        ngx_str_null(&who->counted);
+        return NGX_ERROR;
+    }
+
+    who->hash = ngx_crc32_long(who->counted.data, who->counted.len);
+
+    return NGX_OK;
+}
+
+
+/*
+ * Unknown peers, by the address of the tailnet: what realip makes of their
+ * headers would give them as many limits as they like.
+ */
+
+static ngx_int_t
+ngx_http_tailnet_limit_address(ngx_tailnet_who_t *who)
+{
+    char     addr[TN_ADDR_STRLEN];
+    size_t   len;
+    u_char  *p;
+
+    len = tn_addr_format(&who->who.addr, addr);
+
+    p = ngx_pnalloc(who->pool, len + 1 + who->who.node.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    who->counted.data = p;
+    who->counted.len = len + 1 + who->who.node.len;
+
+    p = ngx_cpymem(p, addr, len);
+    *p++ = '/';
+    (void) ngx_cpymem(p, who->who.node.p, who->who.node.len);
+
+    return NGX_OK;
 }
 
 

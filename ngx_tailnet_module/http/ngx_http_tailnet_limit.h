@@ -34,16 +34,21 @@ typedef struct {
 
 
 /*
- * ngx_http_tailnet_limit_account() counts a request of "key" at all limits or
+ * ngx_http_tailnet_limit_account() counts a request of "who" at all limits or
  * at none: NGX_OK and how long it has to wait; NGX_BUSY, the limit that refuses
  * it and after how long it would not.  Microseconds.
+ * ngx_http_tailnet_limit_one() is the same for a single limit, which is what
+ * most places have.
  *
  * ngx_http_tailnet_limit_init_zone() is for ngx_shm_zone_t.init.
  */
 
 ngx_int_t ngx_http_tailnet_limit_account(ngx_http_tailnet_limit_zone_t *zone,
-    ngx_http_tailnet_limit_t **limits, ngx_uint_t n, ngx_str_t *key,
+    ngx_http_tailnet_limit_t **limits, ngx_uint_t n, ngx_tailnet_who_t *who,
     uint64_t *delay, ngx_http_tailnet_limit_t **exceeded, ngx_log_t *log);
+ngx_int_t ngx_http_tailnet_limit_one(ngx_http_tailnet_limit_zone_t *zone,
+    ngx_http_tailnet_limit_t *limit, ngx_tailnet_who_t *who, uint64_t *delay,
+    ngx_log_t *log);
 ngx_int_t ngx_http_tailnet_limit_init_zone(ngx_shm_zone_t *shm_zone,
     void *data);
 

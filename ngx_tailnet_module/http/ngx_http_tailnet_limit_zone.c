@@ -34,36 +34,93 @@ struct ngx_http_tailnet_limit_sh_s {
     ngx_atomic_t                 evicted;   /* rows that were still in use */
     ngx_atomic_t                 full;      /* requests refused for want of
                                                room */
+    ngx_atomic_uint_t            gone;      /* rows, ever; and 1 */
 };
 
 
-static ngx_http_tailnet_limit_row_t *ngx_http_tailnet_limit_row(
+static ngx_inline uint64_t ngx_http_tailnet_limit_now(void);
+static ngx_inline uint64_t ngx_http_tailnet_limit_early(
+    ngx_http_tailnet_limit_row_t *row, uint64_t now);
+static ngx_inline void ngx_http_tailnet_limit_look(
+    ngx_http_tailnet_limit_sh_t *sh, ngx_log_t *log);
+static ngx_inline ngx_http_tailnet_limit_row_t *ngx_http_tailnet_limit_row(
     ngx_http_tailnet_limit_zone_t *zone, ngx_http_tailnet_limit_t *limit,
-    ngx_str_t *key, uint64_t now);
+    ngx_tailnet_who_t *who, uint64_t now);
+static ngx_tailnet_noinline ngx_http_tailnet_limit_row_t *
+    ngx_http_tailnet_limit_find_row(ngx_http_tailnet_limit_zone_t *zone,
+    ngx_http_tailnet_limit_t *limit, ngx_tailnet_who_t *who, uint64_t now);
+static ngx_http_tailnet_limit_row_t *ngx_http_tailnet_limit_new_row(
+    ngx_http_tailnet_limit_zone_t *zone, ngx_http_tailnet_limit_t *limit,
+    ngx_str_t *key, uint32_t hash, uint64_t now);
 static ngx_int_t ngx_http_tailnet_limit_expire(
     ngx_http_tailnet_limit_zone_t *zone, ngx_str_t *key, uint64_t now,
     ngx_uint_t force);
-static void ngx_http_tailnet_limit_warn(ngx_http_tailnet_limit_sh_t *sh,
-    ngx_log_t *log);
+static ngx_tailnet_noinline void ngx_http_tailnet_limit_warn(
+    ngx_http_tailnet_limit_sh_t *sh, ngx_log_t *log);
 static void ngx_http_tailnet_limit_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
+
+
+/* as they were last warned of */
+
+static ngx_atomic_uint_t  ngx_http_tailnet_limit_evicted;
+static ngx_atomic_uint_t  ngx_http_tailnet_limit_full;
+
+
+ngx_int_t
+ngx_http_tailnet_limit_one(ngx_http_tailnet_limit_zone_t *zone,
+    ngx_http_tailnet_limit_t *limit, ngx_tailnet_who_t *who, uint64_t *delay,
+    ngx_log_t *log)
+{
+    uint64_t                       now, wait;
+    ngx_int_t                      rc;
+    ngx_http_tailnet_limit_row_t  *row;
+
+    now = ngx_http_tailnet_limit_now();
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    row = ngx_http_tailnet_limit_row(zone, limit, who, now);
+
+    if (row == NULL) {
+        *delay = 1000000;
+        rc = NGX_BUSY;
+
+    } else {
+        wait = ngx_http_tailnet_limit_early(row, now);
+
+        if (wait > limit->tolerance) {
+            *delay = wait - limit->tolerance;
+            rc = NGX_BUSY;
+
+        } else {
+            row->arrival = now + wait + limit->interval;
+            *delay = limit->nodelay ? 0 : wait;
+            rc = NGX_OK;
+        }
+    }
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    ngx_http_tailnet_limit_look(zone->sh, log);
+
+    return rc;
+}
 
 
 /* all limits or none: what one refuses, the others don't count */
 
 ngx_int_t
 ngx_http_tailnet_limit_account(ngx_http_tailnet_limit_zone_t *zone,
-    ngx_http_tailnet_limit_t **limits, ngx_uint_t n, ngx_str_t *key,
+    ngx_http_tailnet_limit_t **limits, ngx_uint_t n, ngx_tailnet_who_t *who,
     uint64_t *delay, ngx_http_tailnet_limit_t **exceeded, ngx_log_t *log)
 {
     uint64_t                       now, wait;
     ngx_int_t                      rc;
     ngx_uint_t                     i;
-    struct timespec                ts;
     ngx_http_tailnet_limit_row_t  *rows[NGX_HTTP_TAILNET_LIMIT_MAX];
 
-    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
-    now = (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+    now = ngx_http_tailnet_limit_now();
 
     rc = NGX_OK;
     *delay = 0;
@@ -72,17 +129,16 @@ ngx_http_tailnet_limit_account(ngx_http_tailnet_limit_zone_t *zone,
 
     for (i = 0; i < n; i++) {
 
-        rows[i] = ngx_http_tailnet_limit_row(zone, limits[i], key, now);
+        rows[i] = ngx_http_tailnet_limit_row(zone, limits[i], who, now);
 
         if (rows[i] == NULL) {
-            (void) ngx_atomic_fetch_add(&zone->sh->full, 1);
             *exceeded = limits[i];
             *delay = 1000000;
             rc = NGX_BUSY;
             break;
         }
 
-        wait = rows[i]->arrival > now ? rows[i]->arrival - now : 0;
+        wait = ngx_http_tailnet_limit_early(rows[i], now);
 
         if (wait > limits[i]->tolerance) {
             *exceeded = limits[i];
@@ -94,7 +150,7 @@ ngx_http_tailnet_limit_account(ngx_http_tailnet_limit_zone_t *zone,
 
     for (i = 0; rc == NGX_OK && i < n; i++) {
 
-        wait = rows[i]->arrival > now ? rows[i]->arrival - now : 0;
+        wait = ngx_http_tailnet_limit_early(rows[i], now);
         rows[i]->arrival = now + wait + limits[i]->interval;
 
         if (!limits[i]->nodelay && wait > *delay) {
@@ -104,9 +160,40 @@ ngx_http_tailnet_limit_account(ngx_http_tailnet_limit_zone_t *zone,
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
 
-    ngx_http_tailnet_limit_warn(zone->sh, log);
+    ngx_http_tailnet_limit_look(zone->sh, log);
 
     return rc;
+}
+
+
+static ngx_inline uint64_t
+ngx_http_tailnet_limit_now(void)
+{
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    return (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
+}
+
+
+/* how much before its theoretical time a request comes */
+
+static ngx_inline uint64_t
+ngx_http_tailnet_limit_early(ngx_http_tailnet_limit_row_t *row, uint64_t now)
+{
+    return row->arrival > now ? row->arrival - now : 0;
+}
+
+
+static ngx_inline void
+ngx_http_tailnet_limit_look(ngx_http_tailnet_limit_sh_t *sh, ngx_log_t *log)
+{
+    if (sh->evicted != ngx_http_tailnet_limit_evicted
+        || sh->full != ngx_http_tailnet_limit_full)
+    {
+        ngx_http_tailnet_limit_warn(sh, log);
+    }
 }
 
 
@@ -115,41 +202,82 @@ ngx_http_tailnet_limit_account(ngx_http_tailnet_limit_zone_t *zone,
 static void
 ngx_http_tailnet_limit_warn(ngx_http_tailnet_limit_sh_t *sh, ngx_log_t *log)
 {
-    static time_t             next;
-    static ngx_atomic_uint_t  evicted, full;
+    static time_t  next;
 
-    if ((sh->evicted == evicted && sh->full == full) || ngx_time() < next) {
+    if (ngx_time() < next) {
         return;
     }
 
     next = ngx_time() + NGX_HTTP_TAILNET_LIMIT_WARN;
-    evicted = sh->evicted;
-    full = sh->full;
+    ngx_http_tailnet_limit_evicted = sh->evicted;
+    ngx_http_tailnet_limit_full = sh->full;
 
     ngx_log_error(NGX_LOG_WARN, log, 0,
                   "\"tailnet_limit_zone\" is too small: counters forgotten "
                   "while in use: %uA, requests refused for want of room: %uA",
-                  evicted, full);
+                  ngx_http_tailnet_limit_evicted,
+                  ngx_http_tailnet_limit_full);
 }
 
 
-/* the row, moved to the queue's head; a new one where there is none */
+/*
+ * The row, moved to the queue's head; a new one where there is none.  A row
+ * that was found once is where it was, as long as none has gone since.
+ */
+
+static ngx_inline ngx_http_tailnet_limit_row_t *
+ngx_http_tailnet_limit_row(ngx_http_tailnet_limit_zone_t *zone,
+    ngx_http_tailnet_limit_t *limit, ngx_tailnet_who_t *who,
+    uint64_t now)
+{
+    ngx_tailnet_note_t            *note;
+    ngx_http_tailnet_limit_row_t  *row;
+
+    note = ngx_tailnet_who_note(who, limit);
+
+    if (note && note->stamp == zone->sh->gone) {
+        row = (ngx_http_tailnet_limit_row_t *) note->value;
+
+    } else {
+        row = ngx_http_tailnet_limit_find_row(zone, limit, who, now);
+
+        if (row == NULL) {
+            (void) ngx_atomic_fetch_add(&zone->sh->full, 1);
+            return NULL;
+        }
+
+        if (note == NULL) {
+            note = ngx_tailnet_who_remember(who, limit, 0);
+        }
+
+        note->value = (uintptr_t) row;
+        note->stamp = zone->sh->gone;
+    }
+
+    if (ngx_queue_head(&zone->sh->queue) != &row->queue) {
+        ngx_queue_remove(&row->queue);
+        ngx_queue_insert_head(&zone->sh->queue, &row->queue);
+    }
+
+    return row;
+}
+
 
 static ngx_http_tailnet_limit_row_t *
-ngx_http_tailnet_limit_row(ngx_http_tailnet_limit_zone_t *zone,
-    ngx_http_tailnet_limit_t *limit, ngx_str_t *key, uint64_t now)
+ngx_http_tailnet_limit_find_row(ngx_http_tailnet_limit_zone_t *zone,
+    ngx_http_tailnet_limit_t *limit, ngx_tailnet_who_t *who,
+    uint64_t now)
 {
-    size_t                         size;
     uint32_t                       hash;
     ngx_int_t                      rc;
-    ngx_uint_t                     i;
+    ngx_str_t                     *key;
     ngx_rbtree_node_t             *node, *sentinel;
     ngx_http_tailnet_limit_row_t  *row;
 
-    ngx_crc32_init(hash);
-    ngx_crc32_update(&hash, (u_char *) &limit->id, sizeof(limit->id));
-    ngx_crc32_update(&hash, key->data, key->len);
-    ngx_crc32_final(hash);
+    /* the numbers of limits are CRCs themselves */
+
+    key = &who->counted;
+    hash = who->hash ^ limit->id;
 
     node = zone->sh->rbtree.root;
     sentinel = zone->sh->rbtree.sentinel;
@@ -171,13 +299,24 @@ ngx_http_tailnet_limit_row(ngx_http_tailnet_limit_zone_t *zone,
         }
 
         if (rc == 0) {
-            ngx_queue_remove(&row->queue);
-            ngx_queue_insert_head(&zone->sh->queue, &row->queue);
             return row;
         }
 
         node = (rc < 0) ? node->left : node->right;
     }
+
+    return ngx_http_tailnet_limit_new_row(zone, limit, key, hash, now);
+}
+
+
+static ngx_http_tailnet_limit_row_t *
+ngx_http_tailnet_limit_new_row(ngx_http_tailnet_limit_zone_t *zone,
+    ngx_http_tailnet_limit_t *limit, ngx_str_t *key, uint32_t hash,
+    uint64_t now)
+{
+    size_t                         size;
+    ngx_uint_t                     i;
+    ngx_http_tailnet_limit_row_t  *row;
 
     size = offsetof(ngx_http_tailnet_limit_row_t, data) + key->len;
 
@@ -242,6 +381,8 @@ ngx_http_tailnet_limit_expire(ngx_http_tailnet_limit_zone_t *zone,
     if (row->arrival > now) {
         (void) ngx_atomic_fetch_add(&zone->sh->evicted, 1);
     }
+
+    zone->sh->gone++;
 
     ngx_queue_remove(q);
     ngx_rbtree_delete(&zone->sh->rbtree, &row->node);
@@ -328,6 +469,7 @@ ngx_http_tailnet_limit_init_zone(ngx_shm_zone_t *shm_zone, void *data)
     ngx_rbtree_init(&zone->sh->rbtree, &zone->sh->sentinel,
                     ngx_http_tailnet_limit_insert);
     ngx_queue_init(&zone->sh->queue);
+    zone->sh->gone = 1;
 
     return NGX_OK;
 }

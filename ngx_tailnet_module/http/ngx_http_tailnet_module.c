@@ -11,6 +11,8 @@ static void ngx_http_tailnet_check_return(ngx_conf_t *cf,
 static ngx_http_script_return_code_t *ngx_http_tailnet_find_return(
     ngx_conf_t *cf);
 static ngx_int_t ngx_http_tailnet_init(ngx_conf_t *cf);
+static ngx_http_tailnet_ctx_t *ngx_http_tailnet_new_ctx(
+    ngx_http_request_t *r);
 static void ngx_http_tailnet_cleanup(void *data);
 
 
@@ -67,44 +69,89 @@ ngx_module_t  ngx_http_tailnet_module = {
 
 
 /*
- * The context lives in the pool of the main request as a cleanup, too: an
- * internal redirect clears the contexts of modules, and who asks and what let
- * them in must not change with it.
+ * The context is a cleanup of the main request's pool, too: an internal
+ * redirect clears the contexts of modules, and who asks and what let them in
+ * must not change with it.
  */
 
 ngx_http_tailnet_ctx_t *
-ngx_http_tailnet_get_ctx(ngx_http_request_t *r)
+ngx_http_tailnet_find_ctx(ngx_http_request_t *r)
 {
     ngx_pool_cleanup_t      *cln;
     ngx_http_tailnet_ctx_t  *ctx;
 
-    r = r->main;
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_tailnet_module);
-
-    if (ctx) {
-        return ctx;
-    }
-
     for (cln = r->pool->cleanup; cln; cln = cln->next) {
         if (cln->handler == ngx_http_tailnet_cleanup) {
-            ctx = cln->data;
-            ngx_http_set_ctx(r, ctx, ngx_http_tailnet_module);
-            return ctx;
+            ngx_http_set_ctx(r, cln->data, ngx_http_tailnet_module);
+            return cln->data;
         }
     }
 
-    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_tailnet_ctx_t));
-    if (cln == NULL) {
+    ctx = ngx_http_tailnet_new_ctx(r);
+    if (ctx == NULL) {
         return NULL;
     }
 
-    ctx = cln->data;
-    ngx_memzero(ctx, sizeof(ngx_http_tailnet_ctx_t));
+    ctx->who = ngx_tailnet_identity_who(r->connection, ctx->id, r->pool);
+    if (ctx->who == NULL) {
+        return NULL;
+    }
 
-    cln->handler = ngx_http_tailnet_cleanup;
+    ctx->used = 1;
+    ctx->limited = 0;
+    ctx->rules = NULL;
+    ngx_str_null(&ctx->acl);
+    ctx->verdict.active = 0;
+
+    /* as ngx_pool_cleanup_add() does, but in the same piece of memory */
+
+    ctx->cleanup.handler = ngx_http_tailnet_cleanup;
+    ctx->cleanup.data = ctx;
+    ctx->cleanup.next = r->pool->cleanup;
+    r->pool->cleanup = &ctx->cleanup;
 
     ngx_http_set_ctx(r, ctx, ngx_http_tailnet_module);
+
+    return ctx;
+}
+
+
+/* HTTP/2 has several requests at a time: all but one need one of their own */
+
+static ngx_http_tailnet_ctx_t *
+ngx_http_tailnet_new_ctx(ngx_http_request_t *r)
+{
+    ngx_http_tailnet_ctx_t   *ctx;
+    ngx_tailnet_identity_t   *id;
+    ngx_http_tailnet_kept_t  *kept;
+
+    id = ngx_tailnet_identity_get(r->connection);
+
+    if (id) {
+        kept = id->data;
+
+        if (kept == NULL) {
+            kept = ngx_pcalloc(id->connection->pool,
+                               sizeof(ngx_http_tailnet_kept_t));
+            if (kept == NULL) {
+                return NULL;
+            }
+
+            kept->ctx.id = id;
+            id->data = kept;
+        }
+
+        if (!kept->ctx.used) {
+            return &kept->ctx;
+        }
+    }
+
+    ctx = ngx_palloc(r->pool, sizeof(ngx_http_tailnet_ctx_t));
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    ctx->id = id;
 
     return ctx;
 }
@@ -116,24 +163,10 @@ ngx_http_tailnet_cleanup(void *data)
     ngx_http_tailnet_ctx_t *ctx = data;
 
     ngx_tailnet_verdict_remove(&ctx->verdict);
-}
+    ngx_tailnet_who_release(ctx->who);
 
-
-ngx_tailnet_who_t *
-ngx_http_tailnet_who(ngx_http_request_t *r)
-{
-    ngx_http_tailnet_ctx_t  *ctx;
-
-    ctx = ngx_http_tailnet_get_ctx(r);
-    if (ctx == NULL) {
-        return NULL;
-    }
-
-    if (ctx->who == NULL) {
-        ctx->who = ngx_tailnet_identity_who(r->connection, r->pool);
-    }
-
-    return ctx->who;
+    ctx->who = NULL;
+    ctx->used = 0;
 }
 
 

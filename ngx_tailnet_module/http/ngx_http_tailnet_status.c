@@ -85,15 +85,17 @@ ngx_http_tailnet_status_handler(ngx_http_request_t *r)
 {
     ngx_int_t                       rc;
     ngx_pool_cleanup_t             *cln;
-    ngx_tailnet_rule_t             *rule;
     struct tn_admin_text            msg;
+    ngx_http_tailnet_loc_conf_t    *tlcf;
     ngx_http_tailnet_status_ctx_t  *ctx;
 
     if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
         return NGX_HTTP_NOT_ALLOWED;
     }
 
-    if (ngx_http_tailnet_acl(r, &rule) == NGX_DECLINED) {
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_tailnet_module);
+
+    if (tlcf->rules == NULL) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "tailnet_status shows users and addresses: it answers "
                       "only where \"tailnet_acl\" says who may look");

@@ -25,6 +25,11 @@
 #include "tn_snap_read.h"
 
 
+/* keeps what is seldom needed out of the frame of what runs each time */
+
+#define ngx_tailnet_noinline  __attribute__((noinline))
+
+
 /* in messages: which words, where */
 
 typedef struct {
@@ -259,7 +264,8 @@ void ngx_tailnet_connect_lost(void);
  * ngx_tailnet_identity.c: who is at the other end of a connection
  *
  * Bound at accept: the node of the listener and the real source address.  Who
- * that is is looked up when asked, in the current snapshot.
+ * that is is looked up when asked, in the current snapshot, and kept until the
+ * snapshot changes or a key expires.
  */
 
 typedef enum {
@@ -273,11 +279,14 @@ typedef enum {
 
 
 typedef struct ngx_tailnet_verdict_s  ngx_tailnet_verdict_t;
+typedef struct ngx_tailnet_who_s  ngx_tailnet_who_t;
 
 typedef struct {
     ngx_queue_t                  queue;     /* live connections of a worker */
     ngx_queue_t                  verdicts;
+    ngx_tailnet_who_t           *who;       /* as last asked; or NULL */
     ngx_tailnet_verdict_t       *kept;      /* asked while it is idle */
+    void                        *data;      /* of who serves it */
     ngx_connection_t            *connection;
     ngx_uint_t                   node;
     struct tn_addr               addr;
@@ -299,14 +308,41 @@ typedef struct {
 } ngx_tailnet_look_t;
 
 
-/* the same with copies of everything; empty strings: not known */
+/* what was found out for "key", which is compared only */
+
+#define NGX_TAILNET_NOTES  8
 
 typedef struct {
+    void                        *key;
+    uintptr_t                    value;
+    uintptr_t                    stamp;     /* for who makes the note */
+} ngx_tailnet_note_t;
+
+
+/*
+ * The same with copies of everything, in memory of its own: the connection and
+ * each request that asks hold it, and the last one to let go frees it.  Nothing
+ * in it points into a snapshot.  It does not change, so that what follows from
+ * it alone is noted in it, for the requests to come.  Empty strings: not known.
+ * Of a connection without identity it is in a request's pool.
+ */
+
+struct ngx_tailnet_who_s {
+    ngx_pool_t                  *pool;
+    ngx_uint_t                   refs;      /* 0: the pool is the request's */
     ngx_tailnet_who_e            state;
     ngx_uint_t                   round;     /* of snapshots, when looked up */
+    time_t                       until;     /* a key expires; 0: none */
     struct tn_who                who;
     struct tn_peer               peer;
     unsigned                     known:1;
+
+    ngx_tailnet_note_t           notes[NGX_TAILNET_NOTES];
+    ngx_uint_t                   nnotes;
+    void                        *headers;   /* of ngx_http_tailnet_headers.c */
+
+    ngx_str_t                    counted;   /* as whom; and its hash: of */
+    uint32_t                     hash;      /* ngx_http_tailnet_limit.c */
 
     ngx_str_t                    user;
     ngx_str_t                    user_name;
@@ -322,7 +358,7 @@ typedef struct {
     ngx_str_t                    self_name;
     ngx_str_t                    self_host;
     ngx_str_t                    self_ip;
-} ngx_tailnet_who_t;
+};
 
 
 /*
@@ -330,9 +366,11 @@ typedef struct {
  * snapshot changes.  The handler returns NGX_OK, or NGX_DECLINED and a reason
  * that names the peer, at most reason->len bytes.
  *
- * ngx_tailnet_identity_round() changes with each snapshot: what was looked up
- * in an earlier round has to be asked again before it lets anything through.
+ * ngx_tailnet_round changes with each snapshot: what was looked up in an
+ * earlier round has to be asked again before it lets anything through.
  */
+
+extern ngx_uint_t  ngx_tailnet_round;
 
 typedef ngx_int_t (*ngx_tailnet_verdict_pt)(ngx_tailnet_verdict_t *v,
     ngx_tailnet_look_t *look, ngx_str_t *reason);
@@ -348,17 +386,68 @@ void ngx_tailnet_identity_init(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf);
 void ngx_tailnet_identity_bind(ngx_connection_t *c, ngx_tailnet_listen_t *l);
 ngx_tailnet_identity_t *ngx_tailnet_identity_get(ngx_connection_t *c);
 void ngx_tailnet_identity_look(ngx_connection_t *c, ngx_tailnet_look_t *look);
-ngx_tailnet_who_t *ngx_tailnet_identity_who(ngx_connection_t *c,
-    ngx_pool_t *pool);
 u_char *ngx_tailnet_identity_text(u_char *buf, u_char *last,
     ngx_tailnet_who_e state, const struct tn_who *who,
     const struct tn_peer *peer);
 void ngx_tailnet_identity_recheck(void);
-ngx_uint_t ngx_tailnet_identity_round(void);
 
-/* does nothing for a connection that has no identity */
-void ngx_tailnet_verdict_add(ngx_connection_t *c, ngx_tailnet_verdict_t *v);
-void ngx_tailnet_verdict_remove(ngx_tailnet_verdict_t *v);
+/*
+ * ngx_tailnet_identity_who(): NULL only if there is no memory; "id" is that of
+ * the connection or NULL, and "pool" the request's.  The caller lets go with
+ * ngx_tailnet_who_release().
+ *
+ * ngx_tailnet_who_note(): what ngx_tailnet_who_remember() was told, or NULL;
+ * valid until the next one.
+ */
+
+ngx_tailnet_who_t *ngx_tailnet_identity_who(ngx_connection_t *c,
+    ngx_tailnet_identity_t *id, ngx_pool_t *pool);
+ngx_tailnet_note_t *ngx_tailnet_who_remember(ngx_tailnet_who_t *who,
+    void *key, uintptr_t value);
+
+
+static ngx_inline void
+ngx_tailnet_who_release(ngx_tailnet_who_t *who)
+{
+    if (who->refs && --who->refs == 0) {
+        ngx_destroy_pool(who->pool);
+    }
+}
+
+
+static ngx_inline ngx_tailnet_note_t *
+ngx_tailnet_who_note(ngx_tailnet_who_t *who, void *key)
+{
+    ngx_tailnet_note_t  *note;
+
+    for (note = who->notes; note < who->notes + NGX_TAILNET_NOTES; note++) {
+        if (note->key == key) {
+            return note;
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_inline void
+ngx_tailnet_verdict_add(ngx_tailnet_identity_t *id, ngx_tailnet_verdict_t *v)
+{
+    if (!v->active) {
+        v->active = 1;
+        ngx_queue_insert_tail(&id->verdicts, &v->queue);
+    }
+}
+
+
+static ngx_inline void
+ngx_tailnet_verdict_remove(ngx_tailnet_verdict_t *v)
+{
+    if (v->active) {
+        v->active = 0;
+        ngx_queue_remove(&v->queue);
+    }
+}
 
 
 /*
@@ -369,6 +458,8 @@ void ngx_tailnet_verdict_remove(ngx_tailnet_verdict_t *v);
  *
  * ngx_tailnet_rules_decide(): NGX_OK or NGX_DECLINED; *rule is the rule that
  * decided or NULL.
+ *
+ * ngx_tailnet_rules_ask(): that rule, decided once for each "who".
  */
 
 typedef struct {
@@ -384,8 +475,22 @@ char *ngx_tailnet_rules_check(ngx_conf_t *cf, ngx_array_t *rules,
 ngx_int_t ngx_tailnet_rules_decide(ngx_array_t *rules,
     ngx_tailnet_who_e state, const struct tn_who *who,
     ngx_tailnet_rule_t **rule);
+ngx_tailnet_rule_t *ngx_tailnet_rules_note(ngx_array_t *rules,
+    ngx_tailnet_who_t *who);
 u_char *ngx_tailnet_rules_text(u_char *buf, u_char *last,
     ngx_tailnet_who_e state, ngx_tailnet_rule_t *rule);
+
+
+static ngx_inline ngx_tailnet_rule_t *
+ngx_tailnet_rules_ask(ngx_array_t *rules, ngx_tailnet_who_t *who)
+{
+    ngx_tailnet_note_t  *note;
+
+    note = ngx_tailnet_who_note(who, rules);
+
+    return note ? (ngx_tailnet_rule_t *) note->value
+                : ngx_tailnet_rules_note(rules, who);
+}
 
 
 extern ngx_module_t  ngx_tailnet_module;

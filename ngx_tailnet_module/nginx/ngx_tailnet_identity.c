@@ -6,7 +6,9 @@
  * to the listener's node and to the source address as the kernel tells it:
  * what nginx makes of c->sockaddr later (realip, PROXY protocol) changes
  * nothing.  The peer behind the address is looked up in the current snapshot
- * when somebody asks.
+ * when somebody asks, and copied: an old snapshot is unmapped at once, however
+ * long a request lasts.  A connection keeps the copy for its next requests, as
+ * long as the snapshot is the same and no key expires.
  *
  * When a snapshot changes, the verdicts that let live traffic through are
  * asked again, a batch in each iteration of the event loop, and connections
@@ -24,25 +26,32 @@
 
 #define NGX_TAILNET_RECHECK_BATCH  256      /* connections per iteration */
 #define NGX_TAILNET_REASON_MAX     512
+#define NGX_TAILNET_WHO_POOL       2048     /* bytes, for most of them */
 
 
 static void ngx_tailnet_identity_cleanup(void *data);
 static ngx_tailnet_identity_t *ngx_tailnet_identity_find(
     ngx_connection_t *c);
+static ngx_tailnet_noinline ngx_tailnet_who_t *ngx_tailnet_identity_renew(
+    ngx_tailnet_identity_t *id);
+static ngx_tailnet_noinline ngx_tailnet_who_t *ngx_tailnet_identity_without(
+    ngx_connection_t *c, ngx_pool_t *pool);
+static void ngx_tailnet_identity_forget(ngx_tailnet_identity_t *id);
 static void ngx_tailnet_identity_lookup(ngx_uint_t node,
     const struct tn_addr *addr, ngx_tailnet_look_t *look);
-static ngx_int_t ngx_tailnet_identity_copy(ngx_pool_t *pool,
-    ngx_tailnet_look_t *look, ngx_tailnet_who_t *who);
-static ngx_int_t ngx_tailnet_identity_copy_peer(ngx_pool_t *pool,
-    ngx_tailnet_look_t *look, ngx_tailnet_who_t *who);
-static ngx_int_t ngx_tailnet_identity_copy_self(ngx_pool_t *pool,
-    ngx_tailnet_look_t *look, ngx_tailnet_who_t *who);
+static ngx_int_t ngx_tailnet_identity_copy(ngx_tailnet_look_t *look,
+    ngx_tailnet_who_t *who);
+static time_t ngx_tailnet_identity_until(ngx_tailnet_look_t *look);
+static ngx_int_t ngx_tailnet_identity_copy_peer(ngx_tailnet_look_t *look,
+    ngx_tailnet_who_t *who);
+static ngx_int_t ngx_tailnet_identity_copy_self(ngx_tailnet_look_t *look,
+    ngx_tailnet_who_t *who);
 static ngx_int_t ngx_tailnet_identity_string(ngx_pool_t *pool,
     ngx_str_t *dst, struct tn_str *src);
 static ngx_int_t ngx_tailnet_identity_address(ngx_pool_t *pool,
     ngx_str_t *dst, const struct tn_addr *addr);
-static ngx_int_t ngx_tailnet_identity_key(ngx_pool_t *pool,
-    ngx_tailnet_look_t *look, ngx_tailnet_who_t *who);
+static ngx_int_t ngx_tailnet_identity_key(ngx_tailnet_look_t *look,
+    ngx_tailnet_who_t *who);
 static struct tn_str ngx_tailnet_identity_name(const struct tn_peer *peer);
 static void ngx_tailnet_identity_recheck_handler(ngx_event_t *ev);
 static void ngx_tailnet_identity_recheck_one(ngx_tailnet_identity_t *id);
@@ -54,8 +63,9 @@ static void ngx_tailnet_identity_close(ngx_tailnet_identity_t *id);
 
 static ngx_queue_t          ngx_tailnet_identities;
 static ngx_event_t          ngx_tailnet_recheck;
-static ngx_uint_t           ngx_tailnet_round;
 static ngx_tailnet_node_t  *ngx_tailnet_identity_nodes;
+
+ngx_uint_t                  ngx_tailnet_round;
 
 
 void
@@ -113,7 +123,9 @@ ngx_tailnet_identity_bind(ngx_connection_t *c, ngx_tailnet_listen_t *l)
     id->node = l->node;
     id->addr = addr;
     id->round = ngx_tailnet_round;
+    id->who = NULL;
     id->kept = NULL;
+    id->data = NULL;
     id->closed = 0;
 
     ngx_queue_init(&id->verdicts);
@@ -137,6 +149,7 @@ ngx_tailnet_identity_cleanup(void *data)
     }
 
     ngx_queue_remove(&id->queue);
+    ngx_tailnet_identity_forget(id);
 }
 
 
@@ -276,7 +289,35 @@ ngx_tailnet_identity_lookup(ngx_uint_t node, const struct tn_addr *addr,
 
 
 ngx_tailnet_who_t *
-ngx_tailnet_identity_who(ngx_connection_t *c, ngx_pool_t *pool)
+ngx_tailnet_identity_who(ngx_connection_t *c, ngx_tailnet_identity_t *id,
+    ngx_pool_t *pool)
+{
+    ngx_tailnet_who_t  *who;
+
+    if (id == NULL) {
+        return ngx_tailnet_identity_without(c, pool);
+    }
+
+    who = id->who;
+
+    if (who == NULL
+        || who->round != ngx_tailnet_round
+        || (who->until && who->until <= ngx_time()))
+    {
+        who = ngx_tailnet_identity_renew(id);
+        if (who == NULL) {
+            return NULL;
+        }
+    }
+
+    who->refs++;
+
+    return who;
+}
+
+
+static ngx_tailnet_who_t *
+ngx_tailnet_identity_without(ngx_connection_t *c, ngx_pool_t *pool)
 {
     ngx_tailnet_who_t   *who;
     ngx_tailnet_look_t   look;
@@ -286,24 +327,85 @@ ngx_tailnet_identity_who(ngx_connection_t *c, ngx_pool_t *pool)
         return NULL;
     }
 
+    who->pool = pool;
+
     ngx_tailnet_identity_look(c, &look);
 
-    if (ngx_tailnet_identity_copy(pool, &look, who) != NGX_OK) {
+    return (ngx_tailnet_identity_copy(&look, who) == NGX_OK) ? who : NULL;
+}
+
+
+static ngx_tailnet_who_t *
+ngx_tailnet_identity_renew(ngx_tailnet_identity_t *id)
+{
+    ngx_pool_t          *pool;
+    ngx_tailnet_who_t   *who;
+    ngx_tailnet_look_t   look;
+
+    ngx_tailnet_identity_forget(id);
+
+    pool = ngx_create_pool(NGX_TAILNET_WHO_POOL, ngx_cycle->log);
+    if (pool == NULL) {
         return NULL;
     }
+
+    who = ngx_pcalloc(pool, sizeof(ngx_tailnet_who_t));
+    if (who == NULL) {
+        ngx_destroy_pool(pool);
+        return NULL;
+    }
+
+    who->pool = pool;
+    who->refs = 1;
+
+    ngx_tailnet_identity_lookup(id->node, &id->addr, &look);
+
+    if (ngx_tailnet_identity_copy(&look, who) != NGX_OK) {
+        ngx_destroy_pool(pool);
+        return NULL;
+    }
+
+    id->who = who;
 
     return who;
 }
 
 
+static void
+ngx_tailnet_identity_forget(ngx_tailnet_identity_t *id)
+{
+    if (id->who) {
+        ngx_tailnet_who_release(id->who);
+        id->who = NULL;
+    }
+}
+
+
+/* where there is no room the oldest note goes */
+
+ngx_tailnet_note_t *
+ngx_tailnet_who_remember(ngx_tailnet_who_t *who, void *key, uintptr_t value)
+{
+    ngx_tailnet_note_t  *note;
+
+    note = &who->notes[who->nnotes++ % NGX_TAILNET_NOTES];
+
+    note->key = key;
+    note->value = value;
+    note->stamp = 0;
+
+    return note;
+}
+
+
 static ngx_int_t
-ngx_tailnet_identity_copy(ngx_pool_t *pool, ngx_tailnet_look_t *look,
-    ngx_tailnet_who_t *who)
+ngx_tailnet_identity_copy(ngx_tailnet_look_t *look, ngx_tailnet_who_t *who)
 {
     struct tn_str  domain;
 
     who->state = look->state;
     who->round = ngx_tailnet_round;
+    who->until = ngx_tailnet_identity_until(look);
     who->who = look->who;
     who->who.peer = NULL;
     who->known = look->known;
@@ -311,7 +413,7 @@ ngx_tailnet_identity_copy(ngx_pool_t *pool, ngx_tailnet_look_t *look,
     if (look->snap) {
         domain = tn_snap_domain(look->snap);
 
-        if (ngx_tailnet_identity_string(pool, &who->domain, &domain)
+        if (ngx_tailnet_identity_string(who->pool, &who->domain, &domain)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -319,26 +421,56 @@ ngx_tailnet_identity_copy(ngx_pool_t *pool, ngx_tailnet_look_t *look,
     }
 
     if (look->has_self
-        && ngx_tailnet_identity_copy_self(pool, look, who) != NGX_OK)
+        && ngx_tailnet_identity_copy_self(look, who) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
     if (look->known) {
-        return ngx_tailnet_identity_copy_peer(pool, look, who);
+        return ngx_tailnet_identity_copy_peer(look, who);
     }
 
     return NGX_OK;
 }
 
 
+/* when the same snapshot says something else */
+
+static time_t
+ngx_tailnet_identity_until(ngx_tailnet_look_t *look)
+{
+    time_t   now, until;
+    int64_t  expiry[2];
+
+    expiry[0] = look->snap ? look->snap->head.self_expiry : 0;
+    expiry[1] = look->known ? look->peer.key_expiry : 0;
+
+    now = ngx_time();
+    until = 0;
+
+    if (expiry[0] > (int64_t) now) {
+        until = (time_t) expiry[0];
+    }
+
+    if (expiry[1] > (int64_t) now
+        && (until == 0 || (time_t) expiry[1] < until))
+    {
+        until = (time_t) expiry[1];
+    }
+
+    return until;
+}
+
+
 static ngx_int_t
-ngx_tailnet_identity_copy_peer(ngx_pool_t *pool, ngx_tailnet_look_t *look,
+ngx_tailnet_identity_copy_peer(ngx_tailnet_look_t *look,
     ngx_tailnet_who_t *who)
 {
     u_char          *key;
+    ngx_pool_t      *pool;
     struct tn_peer  *peer;
 
+    pool = who->pool;
     who->peer = look->peer;
     peer = &who->peer;
 
@@ -369,7 +501,7 @@ ngx_tailnet_identity_copy_peer(ngx_pool_t *pool, ngx_tailnet_look_t *look,
            != NGX_OK
         || ngx_tailnet_identity_address(pool, &who->ip, &look->who.addr)
            != NGX_OK
-        || ngx_tailnet_identity_key(pool, look, who) != NGX_OK)
+        || ngx_tailnet_identity_key(look, who) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -385,12 +517,14 @@ ngx_tailnet_identity_copy_peer(ngx_pool_t *pool, ngx_tailnet_look_t *look,
 /* the node's own address is the one of the family that the client uses */
 
 static ngx_int_t
-ngx_tailnet_identity_copy_self(ngx_pool_t *pool, ngx_tailnet_look_t *look,
+ngx_tailnet_identity_copy_self(ngx_tailnet_look_t *look,
     ngx_tailnet_who_t *who)
 {
     uint16_t         i;
+    ngx_pool_t      *pool;
     struct tn_peer  *self;
 
+    pool = who->pool;
     self = &look->self;
 
     if (ngx_tailnet_identity_string(pool, &who->self_name, &self->name)
@@ -471,8 +605,7 @@ ngx_tailnet_identity_address(ngx_pool_t *pool, ngx_str_t *dst,
  */
 
 static ngx_int_t
-ngx_tailnet_identity_key(ngx_pool_t *pool, ngx_tailnet_look_t *look,
-    ngx_tailnet_who_t *who)
+ngx_tailnet_identity_key(ngx_tailnet_look_t *look, ngx_tailnet_who_t *who)
 {
     u_char         *p;
     size_t          len;
@@ -492,7 +625,7 @@ ngx_tailnet_identity_key(ngx_pool_t *pool, ngx_tailnet_look_t *look,
 
     len = name.len + 1 + tailnet.len + 1 + domain.len;
 
-    p = ngx_pnalloc(pool, len);
+    p = ngx_pnalloc(who->pool, len);
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -563,36 +696,6 @@ ngx_tailnet_identity_text(u_char *buf, u_char *last, ngx_tailnet_who_e state,
 
 
 void
-ngx_tailnet_verdict_add(ngx_connection_t *c, ngx_tailnet_verdict_t *v)
-{
-    ngx_tailnet_identity_t  *id;
-
-    if (v->active) {
-        return;
-    }
-
-    id = ngx_tailnet_identity_get(c);
-
-    if (id == NULL) {
-        return;
-    }
-
-    v->active = 1;
-    ngx_queue_insert_tail(&id->verdicts, &v->queue);
-}
-
-
-void
-ngx_tailnet_verdict_remove(ngx_tailnet_verdict_t *v)
-{
-    if (v->active) {
-        v->active = 0;
-        ngx_queue_remove(&v->queue);
-    }
-}
-
-
-void
 ngx_tailnet_identity_recheck(void)
 {
     ngx_tailnet_round++;
@@ -600,13 +703,6 @@ ngx_tailnet_identity_recheck(void)
     if (!ngx_tailnet_recheck.posted) {
         ngx_post_event(&ngx_tailnet_recheck, &ngx_posted_next_events);
     }
-}
-
-
-ngx_uint_t
-ngx_tailnet_identity_round(void)
-{
-    return ngx_tailnet_round;
 }
 
 
@@ -636,6 +732,8 @@ ngx_tailnet_identity_recheck_handler(ngx_event_t *ev)
 
         ngx_queue_remove(q);
         ngx_queue_insert_tail(&ngx_tailnet_identities, q);
+
+        ngx_tailnet_identity_forget(id);
 
         if (!id->closed && (id->kept || !ngx_queue_empty(&id->verdicts))) {
             ngx_tailnet_identity_recheck_one(id);

@@ -169,6 +169,18 @@ ngx_tailnet_rules_decide(ngx_array_t *rules, ngx_tailnet_who_e state,
 }
 
 
+ngx_tailnet_rule_t *
+ngx_tailnet_rules_note(ngx_array_t *rules, ngx_tailnet_who_t *who)
+{
+    ngx_tailnet_rule_t  *rule;
+
+    (void) ngx_tailnet_rules_decide(rules, who->state, &who->who, &rule);
+    (void) ngx_tailnet_who_remember(who, rules, (uintptr_t) rule);
+
+    return rule;
+}
+
+
 /* "reject *" is meant for those without an identity, too */
 
 static ngx_uint_t
