@@ -278,7 +278,9 @@ ok($t->wait_for_log(qr/closed the connection of "tag:dev" .*has expired/, 6,
     from => $mark), 'an expired key ends connections');
 cmp_ok(time, '<', $until + 2, 'when it expires');
 Test::Tailnet::Process::until_true(2, sub { connections('ci') <= 1 });
-is(connections('ci'), 1, 'all of them but the one without rules');
+is(connections('ci'), 1, 'all of them but the one without rules')
+    or diag($t->log_since($mark), map { "$_: " . ($ci->{$_}->stdout
+        =~ s/.*\n(?=.)//sr) } sort keys %$ci);
 end_all($ci);
 netmap();
 

@@ -71,7 +71,7 @@ sub wait_path ($name, $want, $seconds) {
         sub { path($name) eq $want }) ? time - $begin : undef;
 }
 
-# Both ends trust a direct path for 6.5 s after the last answer, and TCP's own
+# tailscaled trusts a direct path for 6.5 s after the last answer, and TCP's own
 # patience doubles meanwhile.
 sub loop ($who) {
     return $t->start_reqloop($who, url => "http://$ip:80/", parallel => 2,

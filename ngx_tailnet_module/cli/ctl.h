@@ -20,6 +20,7 @@ int exec_main(int argc, char **argv);
 int genkey_main(int argc, char **argv);
 int login_main(int argc, char **argv);
 int logout_main(int argc, char **argv);
+int netcheck_main(int argc, char **argv);
 int ping_main(int argc, char **argv);
 int pubkey_main(int argc, char **argv);
 int rotate_main(int argc, char **argv);

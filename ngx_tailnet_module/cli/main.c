@@ -15,6 +15,8 @@ static const struct {
     {"status", status_main, "status [NODE]           nodes and peers"},
     {"whois", whois_main, "whois [NODE/]ADDRESS    who has an address"},
     {"ping", ping_main, "ping [NODE/]PEER        is a peer there (-c N)"},
+    {"netcheck", netcheck_main,
+        "netcheck [NODE]         its network and relays"},
     {"exec", exec_main, "exec NODE -- COMMAND    run a program on the mesh"},
     {"login", login_main, "login [NODE]            join its tailnet (again)"},
     {"logout", logout_main, "logout [NODE]           leave its tailnet"},

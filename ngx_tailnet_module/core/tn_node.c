@@ -373,6 +373,30 @@ add_route(const struct option *o, void *field, const char *value,
 }
 
 static int
+add_endpoint(const struct option *o, void *field, const char *value,
+    const char *prefix, char err[TN_ERR_MAX])
+{
+    unsigned n = *(const char *)field != '\0';
+    struct tn_endpoint e;
+
+    (void)prefix;
+    if (tn_endpoint_parse(&e, value, strlen(value)) != 0) {
+        return fail(err,
+            "\"%s\": ADDRESS:PORT expected, as in 192.0.2.1:41641 or "
+            "[2001:db8::1]:41641, got \"%s\"",
+            o->name, show(value).text);
+    }
+    for (const char *s = field; *s != '\0'; s++) {
+        n += *s == ' ';
+    }
+    if (n == TN_NODE_ENDPOINTS_MAX) {
+        return fail(
+            err, "\"%s\": more than %d", o->name, TN_NODE_ENDPOINTS_MAX);
+    }
+    return add_item(o, field, value, err);
+}
+
+static int
 set_peer(const struct option *o, void *field, const char *value,
     const char *prefix, char err[TN_ERR_MAX])
 {
@@ -410,6 +434,8 @@ static const struct option options[] = {
     {"accept_routes", set_flag, offsetof(struct tn_node, accept_routes), 0, 0},
     {"advertise_routes", add_route, offsetof(struct tn_node, routes), 0, 0},
     {"exit_node", set_peer, offsetof(struct tn_node, exit_node), 0, 0},
+    {"control_ca", set_path, offsetof(struct tn_node, control_ca), 0, 0},
+    {"endpoints", add_endpoint, offsetof(struct tn_node, endpoints), 0, 0},
     {"capability_version", set_number, offsetof(struct tn_node, capability),
         TN_CAPABILITY_MIN, UINT16_MAX},
 };
@@ -422,7 +448,7 @@ _Static_assert(NOPTIONS <= 32, "tn_node.given has a bit for each");
 static bool
 is_list(const struct option *o)
 {
-    return o->set == add_tag || o->set == add_route;
+    return o->set == add_tag || o->set == add_route || o->set == add_endpoint;
 }
 
 int
@@ -487,7 +513,9 @@ stray(const struct tn_node *a)
     static const size_t joining[] = {offsetof(struct tn_node, control_url),
         offsetof(struct tn_node, auth_key), offsetof(struct tn_node, state),
         offsetof(struct tn_node, hostname), offsetof(struct tn_node, tags),
-        offsetof(struct tn_node, routes), offsetof(struct tn_node, exit_node)};
+        offsetof(struct tn_node, routes), offsetof(struct tn_node, exit_node),
+        offsetof(struct tn_node, control_ca),
+        offsetof(struct tn_node, endpoints)};
 
     if (tn_node_joins(a)) {
         return a->preshared_keys[0] != '\0' ? "preshared_keys" : NULL;

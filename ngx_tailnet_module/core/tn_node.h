@@ -21,6 +21,8 @@
  *       accept_routes on | off;
  *       advertise_routes PREFIX ...;
  *       exit_node    PEER | ADDRESS;
+ *       control_ca   FILE;
+ *       endpoints    ADDRESS:PORT ...;
  *       capability_version 131;
  *       port, mtu    as above
  *   }
@@ -37,13 +39,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TN_NODE_NAME_MAX 63 /* [a-z0-9-], a DNS label */
-#define TN_NODE_PATH_MAX 1023
-#define TN_NODES_MAX     64
-#define TN_TABLE_MAX     65536 /* bytes of a table's text */
-#define TN_ERR_MAX       512
-#define TN_NODE_URL_MAX  255
-#define TN_NODE_TAGS_MAX 1023 /* bytes of all tags, or routes, with spaces */
+#define TN_NODE_NAME_MAX      63 /* [a-z0-9-], a DNS label */
+#define TN_NODE_PATH_MAX      1023
+#define TN_NODES_MAX          64
+#define TN_TABLE_MAX          65536 /* bytes of a table's text */
+#define TN_ERR_MAX            512
+#define TN_NODE_URL_MAX       255
+#define TN_NODE_ENDPOINTS_MAX 16
+#define TN_NODE_TAGS_MAX      1023 /* bytes of all tags, or routes, with spaces */
 
 #define TN_CONTROL_URL    "https://controlplane.tailscale.com"
 #define TN_CAPABILITY_MIN 68  /* below, servers expect another protocol */
@@ -65,7 +68,9 @@ struct tn_node {
     char tags[TN_NODE_TAGS_MAX + 1];     /* with spaces between */
     char routes[TN_NODE_TAGS_MAX + 1];   /* advertised, in the same way */
     char exit_node[TN_NODE_URL_MAX + 1];
-    uint16_t capability; /* 0: TN_CAPABILITY */
+    char control_ca[TN_NODE_PATH_MAX + 1]; /* absolute; "": the system's */
+    char endpoints[TN_NODE_TAGS_MAX + 1];  /* told to peers, as they are */
+    uint16_t capability;                   /* 0: TN_CAPABILITY */
     bool ephemeral;
     bool accept_routes;
     uint16_t port;  /* UDP; 0: any, kept over engine restarts */

@@ -104,6 +104,7 @@ static ngx_tailnet_file_t  ngx_tailnet_files[] = {
     { "netmap", offsetof(struct tn_node, netmap), 0, 0 },
     { "private_key", offsetof(struct tn_node, private_key), 1, 1 },
     { "preshared_keys", offsetof(struct tn_node, preshared_keys), 1, 0 },
+    { "control_ca", offsetof(struct tn_node, control_ca), 0, 0 },
     { NULL, 0, 0, 0 }
 };
 

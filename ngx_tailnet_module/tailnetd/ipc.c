@@ -84,6 +84,7 @@ well_formed(const struct ipc_msg *m, size_t nfds)
         return node && m->naddrs <= IPC_ADDRS_MAX && nfds == 0;
     case IPC_GONE:
     case IPC_WANTKEY:
+    case IPC_UNMADE:
     case IPC_QUERY:
         return node && nfds == 0;
     case IPC_READY:

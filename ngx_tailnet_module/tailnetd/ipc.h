@@ -34,6 +34,7 @@
  *     ANSWER id, fd         to QUERY: memory file with a JSON document
  *     SAVE   node, kind, fd a memory file for the node's state directory
  *     WANTKEY node          its auth key is needed now
+ *     UNMADE  node          NODE could not be done: again, later
  *
  * The engine logs lines to its standard error, which the holder reads,
  * bounds and writes to the log.
@@ -74,6 +75,7 @@ enum ipc_type {
     IPC_ANSWER,
     IPC_SAVE,
     IPC_WANTKEY,
+    IPC_UNMADE,
 };
 
 enum ipc_node_fds {
@@ -83,9 +85,10 @@ enum ipc_node_fds {
     IPC_NODE_OPTIONS = 1u << 3,
     IPC_NODE_SAVED_KEYS = 1u << 4,
     IPC_NODE_SAVED_NETMAP = 1u << 5,
+    IPC_NODE_CA = 1u << 6,
 };
 
-#define IPC_NODE_FILES 6 /* kinds of them */
+#define IPC_NODE_FILES 7 /* kinds of them */
 
 /* Of SAVE, and of what is kept in a state directory. */
 enum ipc_save {
@@ -122,6 +125,7 @@ struct ipc_msg {
             uint16_t port; /* NODE */
             uint16_t mtu;
             bool has_psks; /* preshared_keys is set, usable or not */
+            bool has_ca;   /* control_ca, likewise */
         };
         uint64_t generation; /* SNAPSHOT */
         struct {

@@ -261,6 +261,7 @@ static const int engine_calls[] = {
     SCMP_SYS(pipe2),
     /* snapshots and hot state */
     SCMP_SYS(memfd_create),
+    SCMP_SYS(sendfile),
     SCMP_SYS(ftruncate),
     SCMP_SYS(fallocate),
     /* libuv's loop and timers */

@@ -11,6 +11,7 @@ struct loop_watch {
     uv_poll_t poll; /* first: the handle is the struct */
     void (*cb)(void *arg);
     void *arg;
+    int events; /* that it waits, or would wait, for */
 };
 
 /* Its thread cannot be stopped, so a freed one is owned by libuv until the
@@ -111,6 +112,7 @@ loop_watch_new(int fd, void (*cb)(void *arg), void *arg)
         return NULL;
     w->cb = cb;
     w->arg = arg;
+    w->events = UV_READABLE;
     if (uv_poll_init(&uv, &w->poll, fd) != 0) {
         free(w);
         return NULL;
@@ -138,6 +140,10 @@ loop_watch_want(struct loop_watch *w, bool reading, bool writing)
 
     if (events == 0)
         return uv_poll_stop(&w->poll) == 0 ? 0 : -1;
+    /* It costs system calls, and libuv stops a watch that met an error. */
+    if (events == w->events && uv_is_active((uv_handle_t *)&w->poll))
+        return 0;
+    w->events = events;
     return uv_poll_start(&w->poll, events, ready) == 0 ? 0 : -1;
 }
 

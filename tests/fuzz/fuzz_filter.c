@@ -6,7 +6,7 @@
 /* links: tailnetd/engine/filter_packet.c tailnetd/engine/filter_rules.c */
 /* links: tailnetd/engine/grants.c tailnetd/engine/keytext.c */
 /* links: tailnetd/engine/netmap.c tailnetd/engine/ping.c */
-/* links: tailnetd/engine/span.c */
+/* links: tailnetd/engine/span.c tailnetd/magic/tsmp.c */
 /* libs: -ljansson */
 /* max_len: 2048 */
 /*

@@ -82,6 +82,7 @@ check(const struct ipc_msg *m, const int *fds, size_t nfds)
         break;
     case IPC_GONE:
     case IPC_WANTKEY:
+    case IPC_UNMADE:
     case IPC_QUERY:
         FUZZ_MUST(ended(m->node, sizeof(m->node)));
         break;

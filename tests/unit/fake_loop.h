@@ -65,10 +65,15 @@ loop_timer_set(struct loop_timer *t, uint64_t at)
 void
 loop_timer_free(struct loop_timer *t)
 {
+    struct loop_timer **at = &loop.timers;
+
     if (t == NULL)
         return;
-    t->at = UINT64_MAX;
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
     loop.ntimers--;
+    free(t);
 }
 
 /* Runs what is due meanwhile, each at its time. */
@@ -96,14 +101,7 @@ sleep_ms(uint64_t ms)
 static inline void
 fake_loop_end(void)
 {
-    struct loop_timer *t, *next;
-
     assert_int_equal(loop.ntimers, 0);
-    for (t = loop.timers; t != NULL; t = next) {
-        next = t->next;
-        free(t);
-    }
-    loop.timers = NULL;
 }
 
 #endif

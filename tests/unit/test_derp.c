@@ -27,7 +27,7 @@ struct stream {
     char name[64];
     size_t naddrs;
     bool proxy, freed, open;
-    uint8_t sent[600000];
+    uint8_t sent[1000000];
     size_t len, read; /* sent, and looked at */
     size_t stuck;     /* queued */
 };
@@ -530,11 +530,16 @@ queues_are_bounded(void **state)
     s = last();
     bring_up(s);
     sends(s, DERP_NOTE_PREFERRED, NULL, 1);
-    for (i = 1000 - DERP_QUEUE_MAX; i < 1000; i++) { /* the newest, in order */
+    for (i = 0; i < DERP_QUEUE_MAX; i++) {      /* the newest, in order */
+        if (i > 0 && i % DERP_BURST_MAX == 0) { /* and not all at once */
+            sends_nothing(s);
+            sleep_ms(1);
+        }
         assert_int_equal(sent_frame(s, &type, &p), 32 + 1400);
-        assert_int_equal(p[32] << 8 | p[33], i);
+        assert_int_equal(p[32] << 8 | p[33], 1000 - DERP_QUEUE_MAX + i);
     }
     sends_nothing(s);
+    sleep_ms(1);
     /* TCP does not take more: they wait here, and go when it does. */
     s->stuck = DERP_WRITE_MAX;
     for (i = 0; i < 300; i++)
@@ -543,8 +548,11 @@ queues_are_bounded(void **state)
     sends_nothing(s);
     s->stuck = 0;
     s->ops->drained(s->arg);
-    for (i = 0; i < DERP_QUEUE_MAX; i++)
+    for (i = 0; i < DERP_QUEUE_MAX; i++) {
+        if (i > 0 && i % DERP_BURST_MAX == 0)
+            sleep_ms(1);
         assert_int_equal(sent_frame(s, &type, &p), 32 + 1400);
+    }
     sends_nothing(s);
     /* A packet as long as they may be goes in one piece. */
     derp_send(d, 1, peer, big, DERP_PACKET_MAX);

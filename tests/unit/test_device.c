@@ -279,6 +279,38 @@ test_initiate_spacing(void **state)
     net_free(net);
 }
 
+static bool
+drop_all(struct net *net, int from, const uint8_t *msg, size_t len)
+{
+    (void)net;
+    (void)from;
+    (void)msg;
+    (void)len;
+    return false;
+}
+
+/* wg_retry() does not wait for that, and asks only where it was asked. */
+static void
+test_retry(void **state)
+{
+    struct net *net = net_new(NULL);
+
+    (void)state;
+    wg_retry(net->node[0].device, net->node[0].peer, net->now);
+    assert_int_equal(net_sent(net, 0, MSG_INITIATION, 0, NET_FOREVER), 0);
+    net->filter = drop_all;
+    wg_initiate(net->node[0].device, net->node[0].peer, net->now);
+    net_pass(net, 250);
+    net->filter = NULL;
+    wg_retry(net->node[0].device, net->node[0].peer, net->now);
+    assert_int_equal(net_sent(net, 0, MSG_INITIATION, 0, NET_FOREVER), 2);
+    net_pass(net, 10);
+    assert_int_equal(net_counters(net, 0)->handshakes_completed, 1);
+    wg_retry(net->node[0].device, net->node[0].peer, net->now);
+    assert_int_equal(net_sent(net, 0, MSG_INITIATION, 0, NET_FOREVER), 2);
+    net_free(net);
+}
+
 /* Received data without an answer: an empty message after 10 s, once. */
 static void
 test_passive_keepalive(void **state)
@@ -894,6 +926,7 @@ main(void)
         cmocka_unit_test(test_retransmit_and_give_up),
         cmocka_unit_test(test_attempt_restarts),
         cmocka_unit_test(test_initiate_spacing),
+        cmocka_unit_test(test_retry),
         cmocka_unit_test(test_passive_keepalive),
         cmocka_unit_test(test_new_handshake),
         cmocka_unit_test(test_new_handshake_stopped),

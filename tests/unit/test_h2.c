@@ -249,6 +249,39 @@ several(void **state)
     hang_up(h);
 }
 
+/* Completed is what has a head and an end, whatever the server calls it. */
+static void
+cut_off(void **state)
+{
+    struct h2 *h = connect_both();
+    int32_t id = h2_request(h, "POST", "/", NULL, NULL, 0, &ops, NULL);
+
+    (void)state;
+    move(h, 100);
+    nghttp2_submit_rst_stream(server.s, 0, id, NGHTTP2_NO_ERROR);
+    move(h, 100);
+    assert_int_equal(client.heads, 0);
+    assert_int_equal(client.dones, 1);
+    assert_non_null(strstr(client.why, "not whole"));
+
+    id = h2_request(h, "POST", "/", NULL, NULL, 0, &ops, NULL);
+    move(h, 100);
+    respond(id, "200", 3u << 20);
+    for (int i = 0; i < 2; i++) { /* not all of it */
+        const uint8_t *p;
+        ssize_t n = nghttp2_session_mem_send(server.s, &p);
+
+        assert_int_equal(h2_feed(h, p, (size_t)n), 0);
+    }
+    nghttp2_submit_rst_stream(server.s, 0, id, NGHTTP2_NO_ERROR);
+    move(h, 100);
+    assert_int_equal(client.heads, 1);
+    assert_true(client.n > 0);
+    assert_int_equal(client.dones, 2);
+    assert_non_null(strstr(client.why, "not whole"));
+    hang_up(h);
+}
+
 static void
 goaway(void **state)
 {
@@ -290,6 +323,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exchange),
         cmocka_unit_test(several),
+        cmocka_unit_test(cut_off),
         cmocka_unit_test(goaway),
         cmocka_unit_test(bad_bytes),
     };

@@ -160,6 +160,7 @@ test_table_errors(void **state)
     assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0);
     kit_is_error(kit_say_table(k->fd, kit_table(k, "ab"), &a), &a,
         "b.key: this node key is in use by another tailnetd");
+    kit_is_error(kit_simple(k->fd, TN_ADMIN_COMMIT, &a), &a, "without a node");
     close(lock);
     kit_is(kit_say_table(k->fd, kit_table(k, "ab"), &a), TN_ADMIN_OK, &a);
     kit_is_error(kit_say_table(k->fd, kit_table(k, "ab"), &a), &a, "second");
@@ -168,6 +169,60 @@ test_table_errors(void **state)
     fd = open(p, O_RDONLY | O_CLOEXEC);
     assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), -1);
     close(fd);
+}
+
+/* Says a table and does not wait for the answer; a.key of it is locked by
+ * ${*lock} meanwhile. */
+static void
+say_locked(struct kit *k, int fd, uint32_t seq, int *lock)
+{
+    static _Alignas(8) unsigned char m[TN_ADMIN_MSG_MAX];
+    struct tn_admin_text *t = (void *)m;
+    size_t len = strlen(kit_table(k, "a"));
+
+    t->h = (struct tn_admin_head){.type = TN_ADMIN_TABLE, .seq = seq};
+    memcpy(m + sizeof(*t), k->table, len);
+    strcat(strcpy(k->table, k->dir), "/a.key");
+    *lock = open(k->table, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(flock(*lock, LOCK_EX | LOCK_NB), 0);
+    kit_send(fd, m, sizeof(*t) + len, NULL, 0);
+}
+
+/* A key that another tailnetd is about to give back is waited for, and nobody
+ * else waits meanwhile. */
+static void
+test_table_waits(void **state)
+{
+    struct kit *k = *state;
+    struct kit_answer a;
+    int lock;
+
+    kit_start(k);
+    say_locked(k, k->fd, 77, &lock);
+    close(kit_open(k, TN_ROLE_CTL, NULL)); /* HELLO is answered */
+    assert_int_equal(kit_recv(k->fd, &a, 0), -1);
+    close(lock);
+    kit_is(kit_recv(k->fd, &a, KIT_WAIT_MS), TN_ADMIN_OK, &a);
+    assert_int_equal(
+        ((const struct tn_admin_head *)(const void *)a.bytes)->seq, 77);
+    kit_is(kit_simple(k->fd, TN_ADMIN_COMMIT, &a), TN_ADMIN_OK, &a);
+}
+
+/* Who asked may be gone before the key comes. */
+static void
+test_table_given_up(void **state)
+{
+    struct kit *k = *state;
+    struct kit_answer a;
+    int lock, fd;
+
+    kit_start(k);
+    fd = kit_open(k, TN_ROLE_MASTER, NULL);
+    say_locked(k, fd, 5, &lock);
+    close(kit_open(k, TN_ROLE_CTL, NULL)); /* the table was read before */
+    close(fd);
+    close(lock);
+    kit_is(kit_say_table(k->fd, kit_table(k, "a"), &a), TN_ADMIN_OK, &a);
 }
 
 static void
@@ -586,6 +641,8 @@ main(int argc, char **argv)
         KIT_TEST(test_roles),
         KIT_TEST(test_garbage),
         KIT_TEST(test_table_errors),
+        KIT_TEST(test_table_waits),
+        KIT_TEST(test_table_given_up),
         KIT_TEST(test_slow_client),
         KIT_TEST(test_other_user),
         KIT_TEST(test_sockets),

@@ -4,493 +4,8 @@
 /* links: tailnetd/magic/resolve.c tailnetd/crypto/box.c */
 /* links: tailnetd/engine/netmap.c tailnetd/engine/say.c */
 /* libs: -lsodium */
-/*
- * Two nodes with all of magic but sockets: a network of the test's own, with a
- * STUN server and relays, and a clock that it turns.
- */
-#include "fake_loop.h"
-#include "magic_kit.h"
-
-#include "../../ngx_tailnet_module/tailnetd/magic/disco.h"
-#include "../../ngx_tailnet_module/tailnetd/magic/link.h"
-#include "../../ngx_tailnet_module/tailnetd/magic/magic.h"
-#include "../../ngx_tailnet_module/tailnetd/magic/stun.h"
-
-#define UDP_MS   2
-#define RELAY_MS 10
-
-struct derp {
-    struct derp_config is;
-    uint16_t home;
-    unsigned sent, checks;
-    uint8_t key[32]; /* private */
-};
-
-struct side {
-    struct magic *magic;
-    struct tn_endpoint at;
-    uint8_t priv[32], pub[32], disco[32];
-    uint16_t home;
-    struct magic_peer peer; /* the other one */
-    struct netmap_node row;
-    struct tn_endpoint told[2]; /* endpoints of row */
-    unsigned wireguard;
-    struct tn_endpoint from; /* of the last WireGuard message */
-    struct tn_endpoint moved;
-    unsigned announced, networks;
-    struct tn_endpoint last_to;
-    uint8_t last[2048]; /* datagram sent */
-    size_t last_len;
-};
-
-static struct {
-    struct side a, b;
-    bool no_udp, no_stun, relay_down;
-    struct tn_addr addrs[4];
-    size_t naddrs;
-    void (*link_cb)(void *arg);
-    void *link_arg;
-    unsigned lookups;
-} net;
-
-/* ---- what magic stands on ---- */
-
-struct link {
-    int x;
-};
-static struct link the_link;
-
-struct link *
-link_new(void (*cb)(void *arg), void *arg)
-{
-    net.link_cb = cb;
-    net.link_arg = arg;
-    return &the_link;
-}
-
-void
-link_free(struct link *l)
-{
-    (void)l;
-}
-
-size_t
-link_addrs(struct tn_addr addrs[LINK_ADDRS_MAX], size_t *more)
-{
-    memcpy(addrs, net.addrs, sizeof(net.addrs));
-    *more = 0;
-    return net.naddrs;
-}
-
-struct loop_lookup {
-    struct loop_timer *timer;
-    void (*cb)(
-        void *arg, const struct tn_addr *addrs, size_t n, const char *why);
-    void *arg;
-};
-
-static void
-looked_up(void *arg)
-{
-    struct loop_lookup *l = arg;
-    struct tn_addr a = kit_addr("198.51.100.1");
-
-    l->cb(l->arg, &a, 1, NULL);
-}
-
-struct loop_lookup *
-loop_lookup_new(const char *host,
-    void (*cb)(
-        void *arg, const struct tn_addr *addrs, size_t n, const char *why),
-    void *arg)
-{
-    struct loop_lookup *l = calloc(1, sizeof(*l));
-
-    assert_non_null(l);
-    assert_string_equal(host, "stun.example");
-    net.lookups++;
-    l->cb = cb;
-    l->arg = arg;
-    l->timer = loop_timer_new(looked_up, l);
-    loop_timer_set(l->timer, loop.now + 5);
-    return l;
-}
-
-void
-loop_lookup_free(struct loop_lookup *l)
-{
-    if (l == NULL)
-        return;
-    loop_timer_free(l->timer);
-    free(l);
-}
-
-/* ---- packets under way ---- */
-
-struct flight {
-    struct loop_timer *timer;
-    struct side *to, *from;
-    bool relay;
-    uint16_t region;
-    struct tn_endpoint src;
-    size_t len;
-    uint8_t msg[];
-};
-
-static struct side *
-other(struct side *s)
-{
-    return s == &net.a ? &net.b : &net.a;
-}
-
-static void
-wireguard(struct side *s, const struct tn_endpoint *src)
-{
-    s->wireguard++;
-    s->from = *src;
-    magic_heard(s->magic, &s->peer, src);
-}
-
-static void
-landed(void *arg)
-{
-    struct flight *f = arg;
-    const struct derp_ops *ops = magic_derp(f->to->magic)->is.ops;
-    void *ctx = magic_derp(f->to->magic)->is.ctx;
-
-    if (f->relay) {
-        ops->packet(ctx, f->region, f->from->pub, f->msg, f->len);
-        ops->after(ctx);
-    } else if (!magic_receive(f->to->magic, f->msg, f->len, &f->src)) {
-        wireguard(f->to, &f->src);
-    }
-    loop_timer_free(f->timer);
-    free(f);
-}
-
-static struct flight *
-fly(struct side *from, struct side *to, const uint8_t *msg, size_t len,
-    unsigned ms)
-{
-    struct flight *f = calloc(1, sizeof(*f) + len + DERP_SLACK);
-
-    assert_non_null(f);
-    f->from = from;
-    f->to = to;
-    f->len = len;
-    f->src = from->at;
-    memcpy(f->msg, msg, len);
-    f->timer = loop_timer_new(landed, f);
-    loop_timer_set(f->timer, loop.now + ms);
-    return f;
-}
-
-static void
-stun_reply(struct side *s, const uint8_t *ask)
-{
-    uint8_t m[32] = {1, 1, 0, 12};
-
-    memcpy(m + 4, ask + 4, 16);
-    m[21] = 1;
-    m[23] = 8;
-    m[25] = 1;
-    m[26] = (uint8_t)(50000 >> 8); /* as a NAT would make it */
-    m[27] = (uint8_t)(50000 & 255);
-    memcpy(m + 28, s->at.addr.b + 12, 4);
-    fly(s, s, m, sizeof(m), UDP_MS)->src = kit_endpoint("198.51.100.1:3478");
-}
-
-static void
-op_send(void *ctx, const struct tn_endpoint *to, const uint8_t *msg, size_t len)
-{
-    struct side *s = ctx, *o = other(s);
-
-    assert_true(len <= sizeof(s->last));
-    memcpy(s->last, msg, len);
-    s->last_len = len;
-    s->last_to = *to;
-    if (stun_looks(msg, len)) {
-        kit_is(to, "198.51.100.1:3478");
-        if (!net.no_udp && !net.no_stun)
-            stun_reply(s, msg);
-        return;
-    }
-    if (!net.no_udp && to->port == o->at.port &&
-        tn_addr_equal(&to->addr, &o->at.addr))
-        fly(s, o, msg, len, UDP_MS);
-}
-
-static void
-op_flush(void *ctx)
-{
-    (void)ctx;
-}
-
-static void
-op_wireguard(void *ctx, uint8_t *msg, size_t len, const struct tn_endpoint *src)
-{
-    assert_true(len > 0 && msg[0] < 5);
-    wireguard(ctx, src);
-}
-
-static void
-op_moved(void *ctx, struct magic_peer *p, const struct tn_endpoint *e)
-{
-    struct side *s = ctx;
-
-    assert_true(p == &s->peer);
-    s->moved = *e;
-}
-
-static void
-op_announce(void *ctx)
-{
-    ((struct side *)ctx)->announced++;
-}
-
-static void
-op_network(void *ctx)
-{
-    ((struct side *)ctx)->networks++;
-}
-
-static const struct magic_ops ops = {
-    op_send, op_flush, op_wireguard, op_moved, op_announce, op_network};
-
-/* ---- relays ---- */
-
-struct tn_endpoint
-derp_endpoint(uint16_t region)
-{
-    struct tn_endpoint e = {kit_addr("127.3.3.40"), region};
-
-    return e;
-}
-
-uint16_t
-derp_region(const struct tn_endpoint *e)
-{
-    struct tn_addr a = kit_addr("127.3.3.40");
-
-    return tn_addr_equal(&a, &e->addr) ? e->port : 0;
-}
-
-struct derp *
-derp_new(const struct derp_config *c)
-{
-    struct derp *d = calloc(1, sizeof(*d));
-
-    assert_non_null(d);
-    d->is = *c;
-    return d;
-}
-
-void
-derp_free(struct derp *d)
-{
-    free(d);
-}
-
-void
-derp_map(struct derp *d, const struct netmap_derp *map)
-{
-    (void)d;
-    (void)map;
-}
-
-void
-derp_key(struct derp *d, const uint8_t private_key[32])
-{
-    memcpy(d->key, private_key, 32);
-}
-
-void
-derp_home(struct derp *d, uint16_t region)
-{
-    d->home = region;
-}
-
-void
-derp_send(struct derp *d, uint16_t region, const uint8_t to[32],
-    const uint8_t *msg, size_t len)
-{
-    struct side *s = net.a.magic != NULL && magic_derp(net.a.magic) == d
-                         ? &net.a
-                         : &net.b;
-    struct flight *f;
-
-    d->sent++;
-    if (net.relay_down || memcmp(other(s)->pub, to, 32) != 0)
-        return;
-    f = fly(s, other(s), msg, len, RELAY_MS);
-    f->relay = true;
-    f->region = region;
-}
-
-void
-derp_flush(struct derp *d)
-{
-    (void)d;
-}
-
-bool
-derp_up(const struct derp *d, uint16_t region)
-{
-    return !net.relay_down && d->home == region;
-}
-
-uint64_t
-derp_heard(const struct derp *d, uint16_t region)
-{
-    return derp_up(d, region) ? loop.now : 0;
-}
-
-void
-derp_check(struct derp *d, const struct tn_addr *addrs, size_t n)
-{
-    (void)addrs;
-    (void)n;
-    d->checks++;
-}
-
-/* ---- the tailnet ---- */
-
-static char s_empty[] = "", s_none[] = "none", s_stun[] = "198.51.100.1",
-            s_host[] = "stun.example", s_name[] = "peer.example",
-            s_code[] = "tst";
-
-static struct netmap_relay relays[2] = {
-    {.name = s_code,
-        .host = s_host,
-        .cert_name = s_empty,
-        .ipv4 = s_stun,
-        .ipv6 = s_none,
-        .stun_test_ip = s_empty,
-        .derp_port = 443,
-        .stun_port = 3478},
-    {.name = s_code,
-        .host = s_host,
-        .cert_name = s_empty,
-        .ipv4 = s_empty,
-        .ipv6 = s_none,
-        .stun_test_ip = s_empty,
-        .derp_port = 443,
-        .stun_port = 3478},
-};
-static struct netmap_region regions[2] = {
-    {.id = 1,
-        .code = s_code,
-        .name = s_code,
-        .score = 1,
-        .relays = relays,
-        .nrelays = 1},
-    {.id = 2,
-        .code = s_code,
-        .name = s_code,
-        .score = 1,
-        .relays = relays + 1,
-        .nrelays = 1},
-};
-static struct netmap_derp one_region = {.regions = regions, .nregions = 1};
-static struct netmap_derp two_regions = {.regions = regions, .nregions = 2};
-static struct netmap_derp named_region = {
-    .regions = regions + 1, .nregions = 1};
-
-static void
-make_side(struct side *s, uint8_t seed, const char *at)
-{
-    struct magic_config c = {.node = "web",
-        .private_key = s->priv,
-        .disco = s->disco,
-        .home = &s->home,
-        .port = {41641, 41641}};
-
-    s->priv[0] = seed;
-    s->priv[31] = 64;
-    assert_int_equal(box_public(s->pub, s->priv), 0);
-    s->at = kit_endpoint(at);
-    s->magic = magic_new(&c, &ops, s);
-    assert_non_null(s->magic);
-}
-
-/* The row of ${of} in the netmap of ${s}. */
-static void
-know(struct side *s, struct side *of)
-{
-    s->row = (struct netmap_node){.name = s_name,
-        .has_disco = true,
-        .home_derp = 1,
-        .endpoints = s->told,
-        .nendpoints = 1};
-    memcpy(s->row.key, of->pub, 32);
-    memcpy(s->row.disco, magic_disco(of->magic), 32);
-    s->told[0] = of->at;
-    magic_peer_set(s->magic, &s->peer, &s->row);
-}
-
-static int
-setup(void **state)
-{
-    (void)state;
-    memset(&net, 0, sizeof(net));
-    loop.now = 1000000;
-    net.addrs[0] = kit_addr("192.168.1.2");
-    net.naddrs = 1;
-    make_side(&net.a, 8, "192.0.2.1:41641");
-    make_side(&net.b, 16, "192.0.2.2:41641");
-    know(&net.a, &net.b);
-    know(&net.b, &net.a);
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    (void)state;
-    net.no_udp = net.relay_down = true;
-    sleep_ms(1000); /* what flies lands */
-    magic_free(net.a.magic);
-    magic_free(net.b.magic);
-    fake_loop_end();
-    return 0;
-}
-
-static bool
-send_wg(struct side *s)
-{
-    static const uint8_t msg[148] = {1};
-    struct tn_endpoint none = {0};
-    bool sent = magic_output(s->magic, &s->peer, &none, msg, sizeof(msg));
-
-    magic_flush(s->magic);
-    return sent;
-}
-
-/* Both send each 100 ms. */
-static void
-talk(unsigned ms)
-{
-    unsigned i;
-
-    for (i = 0; i < ms; i += 100) {
-        (void)send_wg(&net.a);
-        (void)send_wg(&net.b);
-        sleep_ms(100);
-    }
-}
-
-static void
-maps(const struct netmap_derp *map)
-{
-    magic_map(net.a.magic, map);
-    magic_map(net.b.magic, map);
-}
-
-static enum path_state
-state_of(struct side *s)
-{
-    return magic_way(s->magic, &s->peer).state;
-}
+/* Two nodes in a network of the test's own; see magic_net.h. */
+#include "magic_net.h"
 
 static void
 learns_its_network(void **state)
@@ -548,6 +63,46 @@ blocked_from_the_start(void **state)
     assert_int_equal(magic_netinfo(net.a.magic)->preferred_derp, net.a.home);
 }
 
+/* Where UDP does not pass, home is what HTTPS says is near. */
+static void
+measured_by_https(void **state)
+{
+    const struct message_netinfo *n;
+    struct derp *d = magic_derp(net.a.magic);
+
+    (void)state;
+    net.no_udp = net.https = true;
+    magic_map(net.a.magic, &two_regions);
+    sleep_ms(3100);
+    assert_int_equal(net.probes, 1);
+    assert_int_equal(net.a.home, 0); /* it will be known */
+    sleep_ms(900);
+    assert_int_equal(net.a.home, 2);
+    n = magic_netinfo(net.a.magic);
+    assert_int_equal(n->preferred_derp, 2);
+    assert_int_equal(n->working_udp, 0);
+    assert_int_equal(n->nlatency, 2);
+    assert_true(n->latency[1].region == 2 && n->latency[1].seconds == 0.009);
+    /* Its relay dies. */
+    sleep_ms(60000);
+    net.relay_down = true;
+    d->is.ops->changed(d->is.ctx, 2, false);
+    sleep_ms(5000);
+    assert_int_equal(net.a.home, 1);
+    sleep_ms(60000);
+    assert_int_equal(net.a.home, 1);
+    net.relay_down = false;
+    net.probes = 1;
+    /* Seldom again; and not when UDP passes. */
+    sleep_ms(1000000);
+    assert_in_range(net.probes, 3, 5);
+    net.no_udp = false;
+    sleep_ms(400000);
+    net.probes = 0;
+    sleep_ms(1000000);
+    assert_int_equal(net.probes, 0);
+}
+
 static void
 finds_the_peer(void **state)
 {
@@ -575,6 +130,57 @@ finds_the_peer(void **state)
     kit_is(&net.b.moved, "192.0.2.1:41641");
     talk(1000);
     assert_int_equal(state_of(&net.b), PATH_DIRECT);
+}
+
+/* A ping of the caller's goes where packets go, and its answer to him. */
+static void
+pings(void **state)
+{
+    uint64_t late;
+
+    (void)state;
+    maps(&one_region);
+    sleep_ms(100);
+    memset(net.a.txid, 0x70, sizeof(net.a.txid));
+    net.a.pinged = true;
+    assert_true(magic_ping(net.a.magic, &net.a.peer, net.a.txid));
+    sleep_ms(50);
+    assert_false(net.a.pinged);
+    kit_is(&net.a.pong, "127.3.3.40:1");
+    sleep_ms(1000);
+    assert_int_equal(state_of(&net.a), PATH_DIRECT);
+    net.a.txid[0]++;
+    net.a.pinged = true;
+    assert_true(magic_ping(net.a.magic, &net.a.peer, net.a.txid));
+    sleep_ms(50);
+    assert_false(net.a.pinged);
+    kit_is(&net.a.pong, "192.0.2.2:41641");
+    late = magic_counters(net.a.magic)->drop_pong_late;
+    assert_int_equal(late, 0);
+}
+
+/* Once after a new key, when its home's relay is there again. */
+static void
+tells_of_its_new_key(void **state)
+{
+    struct derp *d = magic_derp(net.a.magic);
+    uint8_t key[32] = {1};
+
+    (void)state;
+    maps(&two_regions);
+    sleep_ms(5000);
+    assert_int_not_equal(net.a.home, 0);
+    d->is.ops->changed(d->is.ctx, net.a.home, true);
+    assert_int_equal(net.a.rekeyed, 0);
+    magic_key(net.a.magic, key);
+    d->is.ops->changed(d->is.ctx, net.a.home, false);
+    d->is.ops->changed(d->is.ctx, 3 - net.a.home, true);
+    assert_int_equal(net.a.rekeyed, 0);
+    d->is.ops->changed(d->is.ctx, net.a.home, true);
+    assert_int_equal(net.a.rekeyed, 1);
+    d->is.ops->changed(d->is.ctx, net.a.home, false);
+    d->is.ops->changed(d->is.ctx, net.a.home, true);
+    assert_int_equal(net.a.rekeyed, 1);
 }
 
 static void
@@ -607,6 +213,79 @@ blocked_and_back(void **state)
     assert_in_range(net.b.wireguard - before, 9, 11);
 }
 
+/* However many packets go, what is to be done in time is done. */
+static void
+timers_under_traffic(void **state)
+{
+    static const unsigned every[] = {1, 2, 5, 10};
+    unsigned k, ms, stun;
+    uint64_t pings;
+
+    for (k = 0; k < sizeof(every) / sizeof(every[0]); k++) {
+        (void)teardown(state);
+        (void)setup(state);
+        maps(&one_region);
+        for (ms = 0; ms < 90000; ms += every[k]) {
+            net.no_udp = ms >= 30000 && ms < 60000;
+            (void)send_wg(&net.a);
+            (void)send_wg(&net.b);
+            sleep_ms(every[k]);
+            if (ms % 30000 < 15000)
+                continue;
+            assert_int_equal(
+                state_of(&net.a), net.no_udp ? PATH_RELAY : PATH_DIRECT);
+            assert_int_equal(
+                state_of(&net.b), net.no_udp ? PATH_RELAY : PATH_DIRECT);
+        }
+        pings = magic_counters(net.a.magic)->pings_sent;
+        stun = (unsigned)magic_counters(net.a.magic)->stun;
+        if (pings < 25 || pings > 80 || stun < 3)
+            fail_msg("each %u ms: %u pings, %u STUN", every[k], (unsigned)pings,
+                stun);
+    }
+}
+
+/* Whose relay is gone looks for another home at once, also when nobody talks,
+ * and stays where its servers still answer. */
+static void
+home_is_lost(void **state)
+{
+    static struct netmap_relay there;
+    static struct netmap_region both[2];
+    struct netmap_derp map = {.regions = both, .nregions = 2};
+    struct derp *d = magic_derp(net.a.magic);
+    uint64_t stun;
+
+    (void)state;
+    memcpy(both, regions, sizeof(both));
+    there = relays[0];
+    there.ipv4 = s_stun2;
+    both[1].relays = &there;
+    net.stun_dead = 2;
+    magic_map(net.a.magic, &map);
+    sleep_ms(60000);
+    assert_int_equal(net.a.home, 1);
+    net.stun_dead = 0;
+    d->is.ops->changed(d->is.ctx, 1, false);
+    sleep_ms(6000);
+    assert_int_equal(net.a.home, 1);
+    sleep_ms(10000);
+    net.stun_dead = 1;
+    net.relay_down = true;
+    d->is.ops->changed(d->is.ctx, 1, false);
+    sleep_ms(5000);
+    assert_int_equal(net.a.home, 2);
+    assert_int_equal(magic_netinfo(net.a.magic)->preferred_derp, 2);
+    /* One that comes and goes is no reason to ask all the time. */
+    stun = magic_counters(net.a.magic)->stun;
+    for (unsigned i = 0; i < 1000; i++) {
+        d->is.ops->changed(d->is.ctx, 2, false);
+        sleep_ms(20);
+    }
+    assert_in_range(magic_counters(net.a.magic)->stun - stun, 3, 12);
+    magic_map(net.a.magic, NULL);
+}
+
 static void
 silence_frees(void **state)
 {
@@ -628,9 +307,11 @@ silence_frees(void **state)
 static void
 resumes(void **state)
 {
-    struct tn_endpoint at = net.b.at, none = {0};
+    struct tn_endpoint at = net.b.at, none = {0}, odd = derp_endpoint(2);
 
     (void)state;
+    magic_peer_resume(net.a.magic, &net.a.peer, &odd, 0);
+    assert_int_equal(magic_way(net.a.magic, &net.a.peer).at.port, 0);
     net.a.home = 2; /* of the engine before */
     magic_map(net.a.magic, &two_regions);
     assert_int_equal(magic_derp(net.a.magic)->home, 2);
@@ -690,6 +371,8 @@ static void
 peers_without_disco(void **state)
 {
     static const uint8_t msg[32] = {4};
+    struct tn_endpoint odd;
+    uint64_t dropped;
 
     (void)state;
     maps(&one_region);
@@ -709,6 +392,13 @@ peers_without_disco(void **state)
     magic_peer_set(net.a.magic, &net.a.peer, &net.a.row);
     assert_true(
         magic_output(net.a.magic, &net.a.peer, &net.b.at, msg, sizeof(msg)));
+    kit_is(&net.a.last_to, "192.0.2.2:41641");
+    /* A relay has no such peers. */
+    odd = derp_endpoint(1);
+    dropped = magic_counters(net.a.magic)->drop_no_path;
+    assert_false(
+        magic_output(net.a.magic, &net.a.peer, &odd, msg, sizeof(msg)));
+    assert_int_equal(magic_counters(net.a.magic)->drop_no_path, dropped + 1);
     kit_is(&net.a.last_to, "192.0.2.2:41641");
 }
 
@@ -805,6 +495,11 @@ intruders(void **state)
     m = ping_of(&net.b);
     assert_true(push(&net.a, &m, net.b.disco, "127.3.3.40:1"));
     assert_int_equal(c->drop_spoofed, 1);
+    /* No answer goes to port 0. */
+    e.port = 0;
+    assert_true(magic_receive(net.a.magic, msg, 40, &e));
+    assert_int_equal(c->drop_spoofed, 2);
+    e.port = 41641;
     /* STUN that nobody asked for, and Geneve. */
     stun_request(msg, stranger);
     msg[0] = 1;
@@ -848,6 +543,39 @@ pongs_are_bounded(void **state)
     }
     assert_int_equal(c->disco_pings, 100);
     assert_int_equal(c->drop_pong_flood, 100 - MAGIC_PONGS_S);
+}
+
+/* Peers name the places where we look for them, but not a relay's. */
+static void
+calls_to_nowhere(void **state)
+{
+    const struct derp_config *relay = &magic_derp(net.a.magic)->is;
+    const struct magic_counters *c = magic_counters(net.a.magic);
+    struct disco_msg call = {.type = DISCO_CALL_ME_MAYBE, .nendpoints = 1};
+    uint8_t shared[32], pub[32], nonce[24] = {1};
+    uint8_t out[DISCO_MAX_LEN + DERP_SLACK];
+    size_t len;
+
+    (void)state;
+    maps(&one_region);
+    sleep_ms(100);
+    call.endpoints[0] = kit_endpoint("127.3.3.40:1");
+    assert_int_equal(
+        box_shared(shared, magic_disco(net.a.magic), net.b.disco), 0);
+    assert_int_equal(box_public(pub, net.b.disco), 0);
+    len = disco_seal(out, &call, shared, pub, nonce);
+    net.a.row.nendpoints = 0;
+    magic_peer_set(net.a.magic, &net.a.peer, &net.a.row);
+    relay->ops->packet(relay->ctx, 1, net.b.pub, out, len);
+    assert_int_equal(c->disco_calls, 1);
+    assert_int_equal(c->pings_sent, 0);
+    call.endpoints[0] = kit_endpoint("203.0.113.77:1");
+    sleep_ms(1000);
+    len = disco_seal(out, &call, shared, pub, nonce);
+    relay->ops->packet(relay->ctx, 1, net.b.pub, out, len);
+    assert_int_equal(c->disco_calls, 2);
+    assert_int_equal(c->pings_sent, 1);
+    kit_is(&net.a.last_to, "203.0.113.77:1");
 }
 
 static void
@@ -894,8 +622,13 @@ main(void)
         ROW(learns_its_network),
         ROW(names_are_resolved),
         ROW(blocked_from_the_start),
+        ROW(measured_by_https),
         ROW(finds_the_peer),
+        ROW(pings),
+        ROW(tells_of_its_new_key),
         ROW(blocked_and_back),
+        ROW(timers_under_traffic),
+        ROW(home_is_lost),
         ROW(silence_frees),
         ROW(resumes),
         ROW(peer_changes),
@@ -904,6 +637,7 @@ main(void)
         ROW(network_changes),
         ROW(intruders),
         ROW(pongs_are_bounded),
+        ROW(calls_to_nowhere),
         ROW(many_peers),
     };
 

@@ -166,6 +166,10 @@ broken(void **state)
         {"\377\377\377\377", 4, true, "more than MAP_FRAME_MAX"},
         {"\4\0\0\0abcd", 8, true, "no zstd frame"},
         {"\4\0\0\0\050\265\057\375", 8, true, "within its zstd frame"},
+        /* zstd 0.5, and a frame to be skipped */
+        {"\10\0\0\0\045\265\057\375\0\0\0\0", 12, true, "no zstd frame"},
+        {"\10\0\0\0\120\052\115\030\0\0\0\0", 12, true, "no zstd frame"},
+        {"\40\0\0\0\050\265\057\374", 8, true, "no zstd frame"},
         /* a window of 2 GB is claimed */
         {"\12\0\0\0\050\265\057\375\000\250\1\0\0\0", 14, true,
             "no zstd frame"},

@@ -1,4 +1,5 @@
 /* links: tailnetd/control/map_state.c tailnetd/control/map_json_delta.c */
+/* links: tailnetd/control/map_yard.c */
 /* links: tailnetd/control/map_json.c tailnetd/control/map_json_node.c */
 /* links: tailnetd/control/map_json_rule.c tailnetd/control/map_json_grant.c */
 /* links: tailnetd/control/map_json_value.c tailnetd/control/map_json_claim.c */

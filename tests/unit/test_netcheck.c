@@ -297,13 +297,19 @@ home_that_falls_silent(void **state)
     run(0, true, false);
     assert_int_equal(home(0, false), 1);
     net.latency[1] = 0;
-    net.now += 60000 * MS;
-    run(1, true, false);
-    assert_int_equal(home(1, false), 1); /* its best is still recent */
-    net.now += 100000 * MS;
     run(1, true, false);
     assert_int_equal(home(1, true), 1); /* its relay still speaks */
     assert_int_equal(home(1, false), 2);
+    /* Where nobody answers it is not the region's fault. */
+    net.blocked = true;
+    run(2, true, false);
+    assert_int_equal(home(2, false), 2);
+    /* Asked otherwise, it is again. */
+    netcheck_hush(net.n);
+    netcheck_sample(net.n, 1, 9000, net.now);
+    assert_int_equal(home(2, false), 1);
+    netcheck_hush(net.n);
+    assert_int_equal(home(1, false), 1);
 }
 
 static void

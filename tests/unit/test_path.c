@@ -31,7 +31,8 @@ struct host {
     unsigned nflows;
     struct tn_endpoint said[4]; /* what its calls carry */
     unsigned nsaid;
-    bool talks; /* sends a packet each 100 ms */
+    bool talks;   /* sends a packet each 100 ms */
+    bool replies; /* to each that comes */
     uint64_t next_send;
     unsigned sent_udp, sent_relay;
     unsigned got_udp, got_relay;
@@ -44,6 +45,7 @@ struct event {
     enum kind kind;
     unsigned to;
     bool relay;
+    bool reply;
     struct tn_endpoint src;
     uint8_t txid[12];
     struct tn_endpoint list[4];
@@ -110,7 +112,8 @@ queue(enum kind kind, unsigned to, uint64_t delay)
     return e;
 }
 
-static void
+/* NULL: it is lost. */
+static struct event *
 udp(unsigned from, const struct tn_endpoint *dst, enum kind kind,
     const uint8_t *txid)
 {
@@ -119,11 +122,12 @@ udp(unsigned from, const struct tn_endpoint *dst, enum kind kind,
     struct event *e;
 
     if (net.no_udp || !arrives(&net.hosts[to], dst, &src))
-        return;
+        return NULL;
     e = queue(kind, to, net.one_way);
     e->src = src;
     if (txid != NULL)
         memcpy(e->txid, txid, 12);
+    return e;
 }
 
 static unsigned
@@ -136,7 +140,7 @@ static bool
 op_ping(void *ctx, const struct tn_endpoint *to, const uint8_t txid[12])
 {
     net.hosts[who(ctx)].pings++;
-    udp(who(ctx), to, PING, txid);
+    (void)udp(who(ctx), to, PING, txid);
     return true;
 }
 
@@ -169,6 +173,8 @@ op_changed(void *ctx)
 
 static const struct path_ops ops = {op_ping, op_call, op_random, op_changed};
 
+static void send_data(unsigned from, bool reply);
+
 static void
 deliver(const struct event *e)
 {
@@ -177,7 +183,7 @@ deliver(const struct event *e)
     switch (e->kind) {
     case PING:
         if (path_pinged(h->path, &e->src, e->txid, net.now))
-            udp(e->to, &e->src, PONG, e->txid);
+            (void)udp(e->to, &e->src, PONG, e->txid);
         break;
     case PONG:
         (void)path_pong(h->path, e->txid, net.now);
@@ -191,24 +197,34 @@ deliver(const struct event *e)
         else
             h->got_udp++;
         h->last_got = net.now;
+        if (!e->relay)
+            path_heard(h->path, &e->src);
+        if (h->replies && !e->reply)
+            send_data(e->to, true);
         break;
     }
 }
 
 static void
-send_data(unsigned from)
+send_data(unsigned from, bool reply)
 {
     struct host *h = &net.hosts[from];
     struct path_route r = path_send(h->path, net.now);
+    struct event *e;
 
     if (r.udp.port != 0) {
         h->sent_udp++;
-        udp(from, &r.udp, DATA, NULL);
+        e = udp(from, &r.udp, DATA, NULL);
+        if (e != NULL)
+            e->reply = reply;
     }
     if (r.relay) {
         h->sent_relay++;
-        if (!net.no_relay)
-            queue(DATA, 1 - from, 2 * RELAY_1)->relay = true;
+        if (net.no_relay)
+            return;
+        e = queue(DATA, 1 - from, 2 * RELAY_1);
+        e->relay = true;
+        e->reply = reply;
     }
 }
 
@@ -249,7 +265,7 @@ run(uint64_t duration)
                 path_tick(net.hosts[k].path, net.now);
             if (net.hosts[k].talks && net.hosts[k].next_send <= net.now) {
                 net.hosts[k].next_send = net.now + 100 * MS;
-                send_data(k);
+                send_data(k, false);
             }
         }
     }
@@ -333,6 +349,7 @@ one_lan(void **state)
     (void)state;
     host(0, NAT_NONE, "192.168.1.1:41641", NULL);
     host(1, NAT_NONE, "192.168.1.2:41641", NULL);
+    net.hosts[1].replies = true;
     introduce();
     assert_int_equal(state_of(0), PATH_IDLE);
     run(60 * PATH_S);
@@ -435,9 +452,9 @@ udp_blocked_then_not(void **state)
     net.no_udp = false;
     run(10 * PATH_S);
     assert_int_equal(state_of(0), PATH_DIRECT);
-    /* And back: no longer than trust lasts without a packet. */
+    /* And back: no longer than doubt takes without a packet. */
     net.no_udp = true;
-    run(7 * PATH_S);
+    run(PATH_QUIET + PATH_LATE + 200 * MS);
     assert_int_equal(state_of(0), PATH_DOUBT);
     assert_true(net.now - h[1].last_got < 200 * MS);
     run(10 * PATH_S);
@@ -445,6 +462,51 @@ udp_blocked_then_not(void **state)
     net.no_udp = false;
     run(10 * PATH_S);
     assert_int_equal(state_of(0), PATH_DIRECT);
+}
+
+/* What has no echo is asked about, and what is asked and not answered is
+ * doubted; neither is, when both are lost for a moment. */
+static void
+silence(void **state)
+{
+    static const struct {
+        uint64_t lost_for, one_way;
+        bool replies, doubts;
+        unsigned pings[2]; /* in 30 s */
+    } table[] = {
+        {0, 5 * MS, true, false, {8, 12}},   /* the heartbeat */
+        {0, 5 * MS, false, false, {25, 32}}, /* and one a second */
+        {0, PATH_S, true, false, {8, 30}},   /* far away */
+        {PATH_S, 5 * MS, true, false, {9, 15}},
+        {PATH_QUIET + PATH_LATE + 50 * MS, 5 * MS, true, true, {9, 20}},
+    };
+    struct host *h = net.hosts;
+    unsigned relayed;
+    size_t i;
+
+    for (i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        teardown(state);
+        setup(state);
+        net.one_way = table[i].one_way;
+        host(0, NAT_NONE, "198.51.100.1:41641", NULL);
+        host(1, NAT_NONE, "198.51.100.2:41641", NULL);
+        h[1].replies = table[i].replies;
+        introduce();
+        talk(0, true);
+        run(10 * PATH_S);
+        assert_int_equal(state_of(0), PATH_DIRECT);
+        relayed = h[0].sent_relay;
+        h[0].pings = 0;
+        net.no_udp = table[i].lost_for != 0;
+        run(table[i].lost_for);
+        net.no_udp = false;
+        run(30 * PATH_S - table[i].lost_for);
+        assert_int_equal(state_of(0), PATH_DIRECT);
+        if ((h[0].sent_relay > relayed) != table[i].doubts ||
+            h[0].pings < table[i].pings[0] || h[0].pings > table[i].pings[1])
+            fail_msg("row %zu: %u by relay, %u pings", i,
+                h[0].sent_relay - relayed, h[0].pings);
+    }
 }
 
 static void
@@ -482,10 +544,10 @@ address_changes(void **state)
     run(5 * PATH_S);
     assert_int_equal(state_of(0), PATH_DIRECT);
     /* The other end has a new address, and sees that: its pings come from
-     * there, and ours go to it before the old one's trust lapses. */
+     * there, and its call makes us ask the old one, which is doubted soon. */
     h[1].inside = h[1].said[0] = kit_endpoint("198.51.100.77:41641");
     path_distrust(h[1].path, net.now);
-    run(7 * PATH_S);
+    run(2 * PATH_S);
     assert_int_equal(state_of(0), PATH_DIRECT);
     best_is(0, "198.51.100.77:41641");
     assert_true(net.now - h[1].last_got < 200 * MS);
@@ -507,7 +569,7 @@ nearer_address_wins(void **state)
     host(1, NAT_NONE, "198.51.100.2:41641", NULL);
     path_netmap(net.hosts[0].path, list, 2, net.now);
     seed = net.seed;
-    send_data(0);
+    send_data(0, false);
     /* The public one answers first, the private one a little later: a private
      * address is worth 20 percent. */
     net.no_udp = true;
@@ -658,6 +720,7 @@ main(void)
         ROW(hard_and_none),
         ROW(two_hard_nats),
         ROW(udp_blocked_then_not),
+        ROW(silence),
         ROW(relay_down_and_back),
         ROW(address_changes),
         ROW(nearer_address_wins),

@@ -1,4 +1,4 @@
-/* links: tailnetd/engine/ping.c core/tn_addr.c */
+/* links: tailnetd/engine/ping.c tailnetd/magic/tsmp.c core/tn_addr.c */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -58,7 +58,9 @@ asks_and_hears(const char *from, const char *to)
     struct ping p;
     size_t len;
 
-    len = ping_make(&l, &a, &b, 7, 1000, 3000, packet);
+    len = ping_make(&l, &a,
+        &(struct ping){.query = 7, .to = b, .sent = 1000, .deadline = 3000},
+        packet);
     assert_true(len == 36 || len == 56);
     if (len == 36) {
         assert_int_equal(checksum(packet, 20, 0), 0xffff);
@@ -96,7 +98,8 @@ families_differ(void **state)
     uint8_t packet[PING_PACKET_MAX];
 
     (void)state;
-    assert_int_equal(ping_make(&l, &a, &b, 1, 0, 0, packet), 0);
+    assert_int_equal(
+        ping_make(&l, &a, &(struct ping){.query = 1, .to = b}, packet), 0);
 }
 
 static void
@@ -111,14 +114,59 @@ bounded_and_expires(void **state)
     (void)state;
     for (i = 0; i < PING_PENDING_MAX; i++)
         assert_int_not_equal(
-            ping_make(&l, &a, &b, i + 1, 0, 100 + i, packet), 0);
-    assert_int_equal(ping_make(&l, &a, &b, 99, 0, 500, packet), 0);
+            ping_make(&l, &a,
+                &(struct ping){.query = i + 1, .to = b, .deadline = 100 + i},
+                packet),
+            0);
+    assert_int_equal(
+        ping_make(&l, &a, &(struct ping){.query = 99, .to = b, .deadline = 500},
+            packet),
+        0);
     assert_false(ping_expire(&l, 99, &p));
     assert_true(ping_expire(&l, 100, &p));
     assert_int_equal(p.query, 1);
     assert_false(ping_expire(&l, 100, &p));
     assert_int_equal(ping_deadline(&l), 101);
-    assert_int_not_equal(ping_make(&l, &a, &b, 99, 0, 500, packet), 0);
+    assert_int_not_equal(
+        ping_make(&l, &a, &(struct ping){.query = 99, .to = b, .deadline = 500},
+            packet),
+        0);
+}
+
+/* An answer is known by all of its token, and of its kind alone. */
+static void
+tokens(void **state)
+{
+    struct ping_list l = {.id = 0x1234};
+    struct ping disco = {.query = 7, .kind = PING_DISCO},
+                tsmp = {.query = 8, .kind = PING_TSMP};
+    struct tn_addr a = addr("100.64.0.1");
+    uint8_t token[PING_TOKEN_LEN], packet[PING_PACKET_MAX];
+    struct tsmp t;
+    struct ping *p;
+
+    (void)state;
+    assert_true(ping_token(&l, &disco, token));
+    assert_null(ping_find(&l, PING_TSMP, token));
+    for (unsigned i = 0; i < 8; i++) {
+        token[i] ^= 1;
+        assert_null(ping_find(&l, PING_DISCO, token));
+        token[i] ^= 1;
+    }
+    p = ping_find(&l, PING_DISCO, token);
+    assert_non_null(p);
+    assert_int_equal(p->query, 7);
+    ping_end(p);
+    assert_null(ping_find(&l, PING_DISCO, token));
+
+    tsmp.to = addr("100.64.0.2");
+    assert_true(tsmp_read(&t, packet, ping_make(&l, &a, &tsmp, packet)));
+    assert_int_equal(t.type, TSMP_PING);
+    assert_null(ping_find(&l, PING_DISCO, t.data));
+    p = ping_find(&l, PING_TSMP, t.data);
+    assert_non_null(p);
+    assert_int_equal(p->query, 8);
+    assert_null(ping_find(&l, PING_DISCO, token)); /* a row used again */
 }
 
 int
@@ -128,6 +176,7 @@ main(void)
         cmocka_unit_test(both_families),
         cmocka_unit_test(families_differ),
         cmocka_unit_test(bounded_and_expires),
+        cmocka_unit_test(tokens),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -460,9 +460,21 @@ sealed(void **state)
     ssize_t n;
     int fd;
 
-    (void)state;
     fd = publish_memfd(bytes, size);
     assert_true(fd != -1);
+    if (*state != NULL) { /* of one that is sealed already */
+        int copy;
+
+        assert_int_equal(publish_seal(fd), 0);
+        copy = publish_copy(fd, size);
+        assert_true(copy != -1);
+        assert_int_equal(publish_copy(fd, size + 1), -1);
+        assert_int_equal(errno, EIO);
+        close(fd);
+        fd = copy;
+    }
+    assert_int_equal(fcntl(fd, F_GET_SEALS), 0);
+    assert_int_equal(publish_seal(fd), 0);
     assert_int_equal(fcntl(fd, F_GET_SEALS), seals);
     assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
     assert_int_equal(pwrite(fd, "x", 1, 0), -1);
@@ -596,6 +608,8 @@ big(void **state)
     free(a);
 }
 
+static char again[] = "again";
+
 int
 main(void)
 {
@@ -612,6 +626,7 @@ main(void)
         cmocka_unit_test(too_large),
         cmocka_unit_test(out_of_memory),
         cmocka_unit_test(sealed),
+        cmocka_unit_test_prestate(sealed, again),
         cmocka_unit_test(big),
     };
 

@@ -375,6 +375,11 @@ joining(void **state)
         {{"advertise_routes", "10.0.0.1/8"}, 2, "a prefix without host bits"},
         {{"exit_node", "vps-1"}, 2, NULL},
         {{"exit_node", ""}, 2, "a peer's name or address expected"},
+        {{"control_ca", "ca.pem"}, 2, NULL},
+        {{"control_ca", ""}, 2, "a path expected"},
+        {{"endpoints", "192.0.2.1:41641", "[2001:db8::1]:5"}, 3, NULL},
+        {{"endpoints", "192.0.2.1"}, 2, "ADDRESS:PORT expected"},
+        {{"endpoints", "host:5"}, 2, "ADDRESS:PORT expected"},
         {{"capability_version", "131"}, 2, NULL},
         {{"capability_version", "67"}, 2, "a number from 68 to 65535"},
     };
@@ -402,6 +407,7 @@ joining_round_trip(void **state)
         "tailnet_node web { control_url https://c; auth_key file:k; state st;"
         " hostname h; tags tag:a tag:b; ephemeral on; accept_routes on;"
         " advertise_routes 10.0.0.0/8 fd00::/64; exit_node vps;"
+        " control_ca ca; endpoints 192.0.2.1:5 [2001:db8::1]:6;"
         " capability_version 140; port 5; }\n"
         "tailnet_node lab { ephemeral on; }";
     char buf[4096];
@@ -415,6 +421,8 @@ joining_round_trip(void **state)
     assert_string_equal(nodes[0].state, "/p/st");
     assert_string_equal(nodes[0].tags, "tag:a tag:b");
     assert_string_equal(nodes[0].routes, "10.0.0.0/8 fd00::/64");
+    assert_string_equal(nodes[0].control_ca, "/p/ca");
+    assert_string_equal(nodes[0].endpoints, "192.0.2.1:5 [2001:db8::1]:6");
     assert_string_equal(tn_node_hostname(&nodes[0]), "h");
     assert_int_equal(nodes[0].capability, 140);
     assert_string_equal(tn_node_hostname(&nodes[1]), "lab");

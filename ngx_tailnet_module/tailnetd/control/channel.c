@@ -146,7 +146,8 @@ channel_flush(struct channel *c)
 
     c->depth++;
     while (c->phase == UP && (n = h2_pull(c->h2, &p)) > 0) {
-        for (; n > 0; n -= some, p += some) {
+        /* A request that ends there may be the reason to end it all. */
+        for (; n > 0 && c->phase == UP; n -= some, p += some) {
             some = n < TS2021_PLAIN_MAX ? n : TS2021_PLAIN_MAX;
             len = ts2021_seal(&c->leg->noise, frame, p, some);
             if (len == 0 || stream_send(c->leg->stream, frame, len) != 0) {

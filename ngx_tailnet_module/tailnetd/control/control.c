@@ -187,6 +187,7 @@ control_new(const struct control_config *config, const struct control_ops *ops,
     c->arg = arg;
     c->node = *config->node;
     c->trust = config->trust;
+    c->timing = config->timing;
     c->state = CONTROL_CONNECTING;
     snprintf(c->words, sizeof(c->words), "dialling");
     session_random(c->disco, sizeof(c->disco));
@@ -318,6 +319,7 @@ control_logout(struct control *c)
     loop_timer_set(c->expiry, UINT64_MAX);
     loop_timer_set(c->yield, UINT64_MAX);
     loop_timer_set(c->save_timer, UINT64_MAX);
+    c->unsaved = false;
     loop_timer_set(c->retry, 0);
 }
 

@@ -30,7 +30,9 @@
 #include "../../core/tn_node.h"
 #include "../crypto/tls.h"
 #include "../engine/netmap.h"
+#include "../engine/ping.h"
 #include "message.h"
+#include "message_pong.h"
 
 #define CONTROL_WORDS_MAX    512
 #define CONTROL_AUTH_KEY_MAX 4096 /* bytes of an auth key's source */
@@ -56,18 +58,34 @@ struct control_ops {
     void (*key)(void *arg, const uint8_t key[32]);
     /* A new netmap, taken over; ${cached}: of an earlier life. */
     void (*netmap)(void *arg, struct netmap *nm, bool cached);
+    /* The one that was given last, and is still there, changed in these of its
+     * peers, as map_state_update() says. */
+    void (*changes)(void *arg, const uint32_t *rows, size_t count);
     /* The state or its words changed. */
     void (*state)(void *arg);
     /* Bytes for the state directory, to be there after a power loss. */
     void (*save)(void *arg, const char *name, const void *bytes, size_t len);
     /* The auth key is needed; it is forgotten after one use. */
     void (*auth_key_wanted)(void *arg);
+    /* The server wants ping number ${id}: control_pong() says what came of it,
+     * from in here or later. */
+    void (*ping)(void *arg, uint32_t id, enum ping_kind kind,
+        const struct tn_addr *to);
 };
+
+/* Times in milliseconds that tests shorten. */
+struct control_timing {
+    uint32_t watchdog; /* without a message of the server */
+    uint32_t backoff;  /* at most, between two tries */
+};
+
+extern const struct control_timing control_timing_default;
 
 struct control_config {
     const struct tn_node *node; /* its options; copied */
     struct tls_trust *trust;    /* outlives the control */
-    const char *keys;           /* what was saved, or NULL */
+    struct control_timing timing;
+    const char *keys; /* what was saved, or NULL */
     size_t keys_len;
     const char *netmap; /* what was saved, or NULL */
     size_t netmap_len;
@@ -119,6 +137,10 @@ void control_save(struct control *c);
  * there is none. */
 void control_auth_key(struct control *c, const char *bytes, size_t len);
 void control_auth_key_failed(struct control *c, const char *why);
+
+/* What came of ops->ping() number ${id}; ${type} and ${to} of it are known. */
+void control_pong(
+    struct control *c, uint32_t id, const struct message_pong *pong);
 
 /* The node leaves its tailnet: STOPPED when the server knows. */
 void control_logout(struct control *c);

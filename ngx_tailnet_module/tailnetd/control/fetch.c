@@ -93,11 +93,14 @@ make_request(struct fetch *f, const struct fetch_request *r)
         "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: nginx-tailnet\r\n"
         "Connection: close\r\n",
         r->method, r->url->path, host);
+    if (r->authorization != NULL)
+        n += snprintf(f->text + n, HEAD_MAX - (size_t)n,
+            "Authorization: %s\r\n", r->authorization);
     if (r->body != NULL)
         n += snprintf(f->text + n, HEAD_MAX - (size_t)n,
-            "Content-Type: application/octet-stream\r\n"
+            "Content-Type: %s\r\n"
             "Content-Length: %zu\r\n",
-            r->len);
+            r->type != NULL ? r->type : "application/octet-stream", r->len);
     n += snprintf(f->text + n, HEAD_MAX - (size_t)n, "\r\n");
     if (r->body != NULL)
         memcpy(f->text + n, r->body, r->len);

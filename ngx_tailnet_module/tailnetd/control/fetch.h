@@ -18,9 +18,11 @@ struct fetch;
 struct fetch_request {
     const struct url *url;
     const char *method;
+    const char *authorization; /* a header's value, or NULL */
     const void *body;
     size_t len;
-    size_t max; /* bytes of the answer's body */
+    const char *type; /* of the body; NULL: bytes */
+    size_t max;       /* bytes of the answer's body */
     uint32_t timeout_ms;
     struct tls_trust *trust;
 };

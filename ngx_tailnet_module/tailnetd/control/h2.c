@@ -12,7 +12,8 @@ struct call {
     const struct h2_ops *ops;
     void *arg;
     struct h2_answer answer;
-    bool told; /* head() was called */
+    bool told;  /* head() was called */
+    bool ended; /* the answer is whole */
     uint8_t *body;
     size_t len, sent;
 };
@@ -89,7 +90,11 @@ on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *user)
     (void)s;
     if (frame->hd.type == NGHTTP2_GOAWAY)
         h->away = true;
-    if (c == NULL || frame->hd.type != NGHTTP2_HEADERS || c->told ||
+    if (c == NULL ||
+        (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
+        return 0;
+    c->ended = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    if (frame->hd.type == NGHTTP2_DATA || c->told ||
         c->answer.status / 100 == 1)
         return 0;
     c->told = true;
@@ -120,8 +125,9 @@ on_stream_close(nghttp2_session *s, int32_t id, uint32_t code, void *user)
     if (c == NULL)
         return 0;
     snprintf(why, sizeof(why), "the server ended the request: %s",
-        nghttp2_http2_strerror(code));
-    finish(c, code == NGHTTP2_NO_ERROR ? NULL : why);
+        code == NGHTTP2_NO_ERROR ? "its answer is not whole"
+                                 : nghttp2_http2_strerror(code));
+    finish(c, code == NGHTTP2_NO_ERROR && c->told && c->ended ? NULL : why);
     return 0;
 }
 

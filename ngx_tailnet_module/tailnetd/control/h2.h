@@ -1,9 +1,10 @@
 /*
  * h2.h: an HTTP/2 client with prior knowledge, on buffers.
  *
- * A few POST and HEAD requests at a time over a channel somebody else has.  No
- * callback is made but from h2_feed(); requests may be made and cancelled
- * inside them, the connection may not be freed there.
+ * A few POST and HEAD requests at a time over a channel somebody else has.
+ * Callbacks come from h2_feed(), and from h2_pull() where it ends a request
+ * that the server answered wrongly; requests may be made and cancelled inside
+ * them, the connection may not be freed there.
  */
 #ifndef H2_H
 #define H2_H
@@ -29,8 +30,8 @@ struct h2_ops {
     /* The head came. */
     void (*head)(void *arg, const struct h2_answer *a);
     void (*data)(void *arg, const uint8_t *p, size_t len);
-    /* It is over, the last callback of this request.  ${why} NULL: completed.
-     */
+    /* It is over, the last callback of this request.  ${why} NULL: completed,
+     * head and body are whole. */
     void (*done)(void *arg, const char *why);
 };
 

@@ -24,6 +24,8 @@ void
 http1_free(struct http1 *h)
 {
     free(h->line);
+    if (h->body != NULL)
+        explicit_bzero(h->body, h->bodylen);
     free(h->body);
     h->line = NULL;
     h->body = NULL;
@@ -208,9 +210,14 @@ body(struct http1 *h, const uint8_t *data, size_t len)
 
     if (len > h->max - h->bodylen)
         return bad(h, "the body is too long");
-    b = realloc(h->body, h->bodylen + len);
+    b = malloc(h->bodylen + len); /* not realloc(): the old bytes are wiped */
     if (b == NULL)
         return bad(h, "out of memory");
+    if (h->body != NULL) {
+        memcpy(b, h->body, h->bodylen);
+        explicit_bzero(h->body, h->bodylen);
+        free(h->body);
+    }
     memcpy(b + h->bodylen, data, len);
     h->body = b;
     h->bodylen += len;

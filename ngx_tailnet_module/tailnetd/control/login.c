@@ -16,6 +16,7 @@
 
 #include "../crypto/noise.h"
 #include "../engine/say.h"
+#include "oauth.h"
 
 #define BODY_MAX (1u << 20)
 
@@ -62,6 +63,7 @@ login_end(struct control *c)
 {
     login_cancel(c);
     forget_auth_key(&c->login);
+    oauth_free(c->login.oauth);
     free(c->login.url);
     noise_wipe(&c->login, sizeof(c->login));
 }
@@ -152,6 +154,70 @@ login_key_failed(struct control *c, const char *why)
     session_refused(c, "no auth key: %s", why);
 }
 
+static void
+use_key(struct control *c, const char *bytes, size_t len)
+{
+    struct login *l = &c->login;
+
+    forget_auth_key(l);
+    l->auth_key = strndup(bytes, len);
+    if (l->auth_key == NULL) {
+        login_key_failed(c, "out of memory");
+        return;
+    }
+    l->asked = false;
+    session_next(c);
+}
+
+static void
+key_made(void *arg, const struct oauth_result *r)
+{
+    struct control *c = arg;
+    struct login *l = &c->login;
+    bool later = r->key == NULL && r->soon && !l->renewal;
+
+    if (r->key != NULL) {
+        say_notice("node \"%s\": an auth key was made with its OAuth client "
+                   "secret (%s)",
+            c->node.name, oauth_kind(l->oauth));
+        use_key(c, r->key, strlen(r->key));
+    } else if (!later) {
+        login_key_failed(c, r->why);
+    }
+    if (later) {
+        l->asked = false; /* its source is read again then */
+        session_failed(c, r->retry > 0 ? r->retry : OAUTH_RETRY_S,
+            "no auth key: %s", r->why);
+    }
+}
+
+/* The secret stays in the key's source: each login makes a key of its own. */
+static void
+make_key(struct control *c, const char *bytes, size_t len)
+{
+    char err[OAUTH_WORDS_MAX], *secret = strndup(bytes, len);
+    struct login *l = &c->login;
+    uint8_t public[32];
+    struct message_self self = session_self(c, l->key, public);
+
+    oauth_free(l->oauth);
+    l->oauth = NULL;
+    if (secret == NULL) {
+        login_key_failed(c, "out of memory");
+        return;
+    }
+    l->oauth = oauth_new(
+        secret, self.tags, self.ntags, c->trust, key_made, c, err);
+    explicit_bzero(secret, len);
+    free(secret);
+    if (l->oauth == NULL)
+        login_key_failed(c, err);
+    else if (!l->renewal)
+        session_set_state(c, CONTROL_WANTS_KEY,
+            "waiting for an auth key that is made with the OAuth client "
+            "secret");
+}
+
 void
 login_key(struct control *c, const char *bytes, size_t len)
 {
@@ -174,20 +240,10 @@ login_key(struct control *c, const char *bytes, size_t len)
                                        "printable characters expected");
         return;
     }
-    if (len > 13 && strncmp(bytes, "tskey-client-", 13) == 0) {
-        login_key_failed(c,
-            "its source holds an OAuth client secret, which is not supported: "
-            "make an auth key of it");
-        return;
-    }
-    forget_auth_key(l);
-    l->auth_key = strndup(bytes, len);
-    l->asked = false;
-    if (l->auth_key == NULL) {
-        login_key_failed(c, "out of memory");
-        return;
-    }
-    session_next(c);
+    if (message_oauth_is(bytes, len))
+        make_key(c, bytes, len);
+    else
+        use_key(c, bytes, len);
 }
 
 /* ---- answers ---- */

@@ -90,6 +90,18 @@ copy(struct map_frame *f, const uint8_t *data, size_t len)
     return 0;
 }
 
+/* The library knows formats of its past too, and frames to be skipped. */
+static bool
+has_magic(const struct map_frame *f, const uint8_t *data, size_t len)
+{
+    static const uint8_t magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
+    size_t at = f->len - f->left - len;
+
+    return at >= sizeof(magic) ||
+           memcmp(data, magic + at,
+               len < sizeof(magic) - at ? len : sizeof(magic) - at) == 0;
+}
+
 static int
 decompress(struct map_frame *f, const uint8_t *data, size_t len)
 {
@@ -97,6 +109,8 @@ decompress(struct map_frame *f, const uint8_t *data, size_t len)
     ZSTD_outBuffer out;
     size_t rc;
 
+    if (!has_magic(f, data, len))
+        return broken(f, "a message is no zstd frame");
     while (!f->broken) {
         if (f->ended) /* the frame is over */
             return in.pos == in.size

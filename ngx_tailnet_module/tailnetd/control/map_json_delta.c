@@ -382,7 +382,7 @@ static int
 parse_ping(const struct map_json_cursor *doc, struct map_ping *p)
 {
     struct map_json_cursor m = map_json_member(doc, "PingRequest"), url, types,
-                           payload, noise;
+                           ip, payload, noise;
 
     if (m.json == NULL) {
         return 0;
@@ -392,10 +392,12 @@ parse_ping(const struct map_json_cursor *doc, struct map_ping *p)
     }
     url = map_json_member(&m, "URL");
     types = map_json_member(&m, "Types");
+    ip = map_json_member(&m, "IP");
     payload = map_json_member(&m, "Payload");
     noise = map_json_member(&m, "URLIsNoise");
     return map_json_bool(&noise, &p->noise) != 0 ||
                    map_json_string(&types, &p->types) != 0 ||
+                   map_json_string(&ip, &p->ip) != 0 ||
                    map_json_string(&payload, &p->payload) != 0 ||
                    map_json_string(&url, &p->url) != 0
                ? -1
@@ -513,6 +515,7 @@ map_delta_clear(struct map_delta *d)
     free(d->pop_url);
     free(d->ping.url);
     free(d->ping.types);
+    free(d->ping.ip);
     free(d->ping.payload);
     memset(d, 0, sizeof(*d));
 }

@@ -38,6 +38,7 @@ struct map_patch {
 struct map_ping {
     char *url; /* NULL: no ping request */
     char *types;
+    char *ip;
     char *payload; /* as it came, base64 */
     bool noise;
 };

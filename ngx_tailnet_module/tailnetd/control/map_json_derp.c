@@ -27,6 +27,22 @@ parse_port(const struct map_json_cursor *c, const char *name, uint16_t normal,
     return 0;
 }
 
+/* What goes into a request's head: printable, without blanks. */
+static int
+parse_word(const struct map_json_cursor *m, char **out)
+{
+    const char *s;
+
+    if (map_json_string(m, out) != 0) {
+        return -1;
+    }
+    for (s = *out; *s > ' ' && *s < 0x7f; s++)
+        ;
+    return *s == '\0' ? 0
+                      : map_json_fail(
+                            m, "printable characters without blanks expected");
+}
+
 static int
 parse_relay(const struct map_json_cursor *c, struct netmap_relay *r)
 {
@@ -43,8 +59,8 @@ parse_relay(const struct map_json_cursor *c, struct netmap_relay *r)
     if (c->json == NULL || map_json_object(c) != 0) {
         return map_json_fail(c, "an object expected");
     }
-    return map_json_string(&name, &r->name) != 0 ||
-                   map_json_string(&host, &r->host) != 0 ||
+    return parse_word(&name, &r->name) != 0 ||
+                   parse_word(&host, &r->host) != 0 ||
                    map_json_string(&cert, &r->cert_name) != 0 ||
                    map_json_string(&ipv4, &r->ipv4) != 0 ||
                    map_json_string(&ipv6, &r->ipv6) != 0 ||

@@ -157,7 +157,7 @@ parse_path(const struct map_json_cursor *c, struct netmap_node *node)
                : 0;
 }
 
-/* FQDN: final dot cut, lower case. */
+/* FQDN: final dots cut, lower case. */
 static int
 parse_name(const struct map_json_cursor *c, struct netmap_node *node)
 {
@@ -171,8 +171,8 @@ parse_name(const struct map_json_cursor *c, struct netmap_node *node)
         *s = (char)tolower((unsigned char)*s);
     }
     len = (size_t)(s - node->name);
-    if (len > 0 && node->name[len - 1] == '.') {
-        node->name[len - 1] = '\0';
+    while (len > 0 && node->name[len - 1] == '.') {
+        node->name[--len] = '\0';
     }
     return 0;
 }

@@ -10,6 +10,13 @@
  * things without a step that can fail.  What is replaced goes to the grave with
  * the number of the netmap to come: no netmap of that number or later shows it,
  * so it is freed when all earlier ones are gone.
+ *
+ * Most messages change what nothing is found by: whether a peer is online, or
+ * where.  They leave the state's lists as they are, note the slot, and are
+ * carried over to the netmap that follows; everything else sets ->whole.  A
+ * peer that comes whole is compared with what is there first, since servers
+ * say it all for a new endpoint.  What a noted change replaces is shown by no
+ * netmap but the follower, and not by that once it is brought up to date.
  */
 #include "map_state.h"
 
@@ -20,6 +27,7 @@
 
 #include "../../core/tn_addr.h"
 #include "map_json_rule.h"
+#include "map_yard.h"
 
 #define NONE     UINT32_MAX
 #define SELF     0
@@ -27,6 +35,7 @@
 
 struct slot {
     bool used;
+    bool noted;    /* in ->changed */
     uint32_t next; /* in the chain by ID, or of free slots */
     uint32_t lost; /* claims of others that win */
 };
@@ -37,29 +46,8 @@ struct claim {
     uint32_t next;
 };
 
-/* What no netmap from ${generation} on shows. */
-struct grave {
-    uint64_t generation;
-    struct netmap_node node;
-    struct netmap_user user;
-    struct netmap_rule *rules;
-    unsigned nrules;
-    struct netmap_derp *derp;
-    void *bytes;
-};
-
-/* What outlives the state: the graves, and who may still look into them. */
-struct yard {
-    struct netmap_owner owner; /* first */
-    struct map_state *left;    /* the state, when its owner left it */
-    struct grave *graves;
-    size_t ngraves, size;
-    uint64_t *live; /* generations of netmaps that exist */
-    size_t nlive, live_size;
-};
-
 struct map_state {
-    struct yard *yard;
+    struct map_yard *yard;
     uint64_t generation; /* of the next netmap */
     bool ready, fresh;   /* a Node was there; the stream is new */
     struct slot *slots;
@@ -68,6 +56,11 @@ struct map_state {
     uint32_t *by_id; /* heads; mask + 1 of each */
     uint32_t *by_value;
     uint32_t mask;
+    size_t ncontested; /* peers with claims that are lost */
+    uint32_t *changed; /* noted slots ... */
+    uint32_t nchanged, changed_size;
+    uint32_t *places; /* ... and where the follower has each slot, or NONE */
+    bool whole;       /* more than noted slots changed since it was made */
     struct claim *claims;
     uint32_t claims_size, free_claim;
     struct netmap_user *users;
@@ -79,67 +72,11 @@ struct map_state {
     char *domain;
 };
 
-/* ---- graves ---- */
-
-static void
-exhume(struct grave *g)
-{
-    netmap_node_clear(&g->node);
-    netmap_user_clear(&g->user);
-    netmap_rules_free(g->rules, g->nrules);
-    netmap_derp_free(g->derp);
-    free(g->bytes);
-}
-
-static void free_state(struct map_state *s);
-
-static void
-sweep(struct yard *y)
-{
-    uint64_t first = UINT64_MAX;
-    size_t kept = 0;
-
-    for (size_t i = 0; i < y->nlive; i++)
-        first = y->live[i] < first ? y->live[i] : first;
-    for (size_t i = 0; i < y->ngraves; i++) {
-        if (y->graves[i].generation <= first)
-            exhume(&y->graves[i]);
-        else
-            y->graves[kept++] = y->graves[i];
-    }
-    y->ngraves = kept;
-    if (y->ngraves == 0 && y->size > 64) {
-        free(y->graves);
-        y->graves = NULL;
-        y->size = 0;
-    }
-    if (y->left != NULL && y->nlive == 0)
-        free_state(y->left);
-}
-
-static void
-release(struct netmap_owner *o, uint64_t generation)
-{
-    struct yard *y = (struct yard *)o;
-
-    for (size_t i = 0; i < y->nlive; i++) {
-        if (y->live[i] != generation)
-            continue;
-        y->live[i] = y->live[--y->nlive];
-        break;
-    }
-    sweep(y);
-}
-
 /* Room was made before. */
-static struct grave *
+static struct map_grave *
 bury(struct map_state *s)
 {
-    struct grave *g = &s->yard->graves[s->yard->ngraves++];
-
-    memset(g, 0, sizeof(*g));
-    g->generation = s->generation;
-    return g;
+    return map_yard_bury(s->yard, s->generation);
 }
 
 /* ---- tables ---- */
@@ -219,6 +156,19 @@ winner(const struct map_state *s, const void *value, size_t len, uint32_t but)
     return best;
 }
 
+/* ${slot} has lost one claim more, or one less. */
+static void
+lose(struct map_state *s, uint32_t slot, bool more)
+{
+    bool before = s->slots[slot].lost > 0;
+
+    s->slots[slot].lost += more ? 1 : UINT32_MAX;
+    if (slot == SELF)
+        return;
+    s->ncontested -= before;
+    s->ncontested += s->slots[slot].lost > 0;
+}
+
 static void
 claim(struct map_state *s, uint32_t slot, uint32_t item)
 {
@@ -233,7 +183,7 @@ claim(struct map_state *s, uint32_t slot, uint32_t item)
     value = value_of(s, c, &len);
     rival = winner(s, value, len, NONE);
     if (rival != NONE && rival != slot)
-        s->slots[beats(s, slot, rival) ? rival : slot].lost++;
+        lose(s, beats(s, slot, rival) ? rival : slot, true);
     head = &s->by_value[mix(value, len) & s->mask];
     c->next = *head;
     *head = i;
@@ -252,7 +202,7 @@ unclaim(struct map_state *s, uint32_t slot, uint32_t item)
         at = &s->claims[i].next;
     rival = winner(s, value, len, i);
     if (rival != NONE && rival != slot)
-        s->slots[beats(s, slot, rival) ? rival : slot].lost--;
+        lose(s, beats(s, slot, rival) ? rival : slot, false);
     *at = s->claims[i].next;
     s->claims[i].next = s->free_claim;
     s->free_claim = i;
@@ -340,6 +290,7 @@ widen(struct map_state *s, size_t nclaims)
     }
     for (i = 0; i < s->nslots; i++)
         s->slots[i].lost = 0;
+    s->ncontested = 0;
     for (i = 0; i < s->nslots; i++) {
         if (!s->slots[i].used)
             continue;
@@ -404,17 +355,18 @@ reserve_slots(struct map_state *s, size_t n, bool full)
 static int
 reserve(struct map_state *s, const struct map_delta *d)
 {
-    struct yard *y = s->yard;
     size_t nclaims = claims_of(&d->self) + 2 * d->npatches, i;
     /* A node, what patches replace, and so on, are one grave each. */
-    size_t ngraves = y->ngraves + d->nnodes + d->nremoved + d->npatches +
-                     d->nusers + s->nchunks + d->nchunks + 8 +
+    size_t ngraves = d->nnodes + d->nremoved + d->npatches + d->nusers +
+                     s->nchunks + d->nchunks + 8 +
                      (d->full || s->fresh ? s->npeers : 0);
 
     for (i = 0; i < d->nnodes; i++)
         nclaims += claims_of(&d->nodes[i]);
-    return grow((void **)&y->graves, &y->size, ngraves, sizeof(*y->graves)) !=
-                       0 ||
+    return map_yard_reserve(s->yard, ngraves) != 0 ||
+                   grow32((void **)&s->changed, &s->changed_size,
+                       s->nchanged + d->nnodes + d->npatches,
+                       sizeof(*s->changed)) != 0 ||
                    reserve_slots(s, d->nnodes, d->full || s->fresh) != 0 ||
                    reserve_claims(s, nclaims) != 0 ||
                    grow((void **)&s->users, &s->users_size,
@@ -427,16 +379,72 @@ reserve(struct map_state *s, const struct map_delta *d)
 
 /* ---- changes; nothing here fails ---- */
 
+/* The slot's whereabouts are others now. */
+static void
+note(struct map_state *s, uint32_t slot)
+{
+    s->yard->behind = true;
+    if (s->slots[slot].noted)
+        return;
+    s->slots[slot].noted = true;
+    s->changed[s->nchanged++] = slot;
+}
+
+static void
+forget_notes(struct map_state *s)
+{
+    for (uint32_t i = 0; i < s->nchanged; i++)
+        s->slots[s->changed[i]].noted = false;
+    s->nchanged = 0;
+}
+
+/* ${from}'s endpoints instead of the row's. */
+static void
+take_endpoints(struct map_state *s, uint32_t slot, struct netmap_node *from)
+{
+    struct netmap_node *row = &s->rows[slot];
+    struct map_grave *g;
+
+    if (row->endpoints != NULL) {
+        g = bury(s);
+        g->noted = true;
+        g->node.endpoints = row->endpoints;
+    }
+    row->endpoints = from->endpoints;
+    row->nendpoints = from->nendpoints;
+    from->endpoints = NULL;
+    from->nendpoints = 0;
+}
+
+static void
+take_whereabouts(struct map_state *s, uint32_t slot, struct netmap_node *from)
+{
+    struct netmap_node *row = &s->rows[slot];
+
+    if (netmap_same_whereabouts(row, from))
+        return;
+    row->online = from->online;
+    row->key_expiry = from->key_expiry;
+    row->home_derp = from->home_derp;
+    row->cap_version = from->cap_version;
+    row->has_disco = from->has_disco;
+    memcpy(row->disco, from->disco, sizeof(row->disco));
+    take_endpoints(s, slot, from);
+    note(s, slot);
+}
+
 static void
 drop_peer(struct map_state *s, uint32_t slot)
 {
     uint32_t *at = id_head(s, s->rows[slot].id);
 
+    s->whole = true;
     while (*at != slot)
         at = &s->slots[*at].next;
     *at = s->slots[slot].next;
     claim_all(s, slot, false);
     s->nunsigned -= s->rows[slot].unsigned_peerapi_only;
+    s->ncontested -= s->slots[slot].lost > 0;
     bury(s)->node = s->rows[slot];
     memset(&s->rows[slot], 0, sizeof(s->rows[slot]));
     s->slots[slot] = (struct slot){.next = s->free};
@@ -449,8 +457,13 @@ add_peer(struct map_state *s, struct netmap_node *node)
 {
     uint32_t slot = find_id(s, node->id), *head;
 
+    if (slot != NONE && netmap_same_standing(&s->rows[slot], node)) {
+        take_whereabouts(s, slot, node);
+        return;
+    }
     if (slot != NONE)
         drop_peer(s, slot);
+    s->whole = true;
     slot = s->free;
     if (slot != NONE)
         s->free = s->slots[slot].next;
@@ -469,6 +482,10 @@ add_peer(struct map_state *s, struct netmap_node *node)
 static void
 set_self(struct map_state *s, struct netmap_node *node)
 {
+    if (s->slots[SELF].used && netmap_same_standing(&s->rows[SELF], node) &&
+        netmap_same_whereabouts(&s->rows[SELF], node))
+        return;
+    s->whole = true;
     if (s->slots[SELF].used) {
         claim_all(s, SELF, false);
         bury(s)->node = s->rows[SELF];
@@ -492,12 +509,12 @@ patch(struct map_state *s, struct map_patch *p)
 {
     uint32_t slot = find_id(s, p->id);
     struct netmap_node *row, *to = &p->to;
-    struct grave *g;
+    struct map_grave *g;
 
     if (slot == NONE)
         return;
     row = &s->rows[slot];
-    g = bury(s);
+    note(s, slot);
     if (p->has_online)
         row->online = to->online;
     if (p->has_expiry)
@@ -506,13 +523,12 @@ patch(struct map_state *s, struct map_patch *p)
         row->home_derp = to->home_derp;
     if (to->cap_version != 0)
         row->cap_version = to->cap_version;
-    if (p->has_endpoints) {
-        g->node.endpoints = row->endpoints;
-        row->endpoints = to->endpoints;
-        row->nendpoints = to->nendpoints;
-        to->endpoints = NULL;
-    }
-    if (p->has_caps) {
+    if (p->has_endpoints)
+        take_endpoints(s, slot, to);
+    if (p->has_caps &&
+        !netmap_same_texts(row->caps, row->ncaps, to->caps, to->ncaps)) {
+        s->whole = true;
+        g = bury(s);
         g->node.caps = row->caps;
         g->node.ncaps = row->ncaps;
         row->caps = to->caps;
@@ -524,7 +540,8 @@ patch(struct map_state *s, struct map_patch *p)
         memcpy(row->disco, to->disco, sizeof(row->disco));
         row->has_disco = true;
     }
-    if (to->has_key) {
+    if (to->has_key && memcmp(row->key, to->key, sizeof(row->key)) != 0) {
+        s->whole = true;
         unclaim(s, slot, ITEM_KEY);
         memcpy(row->key, to->key, sizeof(row->key));
         claim(s, slot, ITEM_KEY);
@@ -546,6 +563,9 @@ merge_user(struct map_state *s, struct netmap_user *u)
         else
             hi = mid;
     }
+    if (lo < s->nusers && netmap_same_user(&s->users[lo], u))
+        return;
+    s->whole = true;
     if (lo < s->nusers && s->users[lo].id == u->id) {
         bury(s)->user = s->users[lo];
     } else {
@@ -560,7 +580,7 @@ merge_user(struct map_state *s, struct netmap_user *u)
 static void
 bury_chunk(struct map_state *s, struct map_chunk *k)
 {
-    struct grave *g = bury(s);
+    struct map_grave *g = bury(s);
 
     g->rules = k->rules;
     g->nrules = k->nrules;
@@ -592,6 +612,7 @@ static void
 set_filter(struct map_state *s, struct map_delta *d)
 {
     s->has_rules = s->has_rules || d->has_rules;
+    s->whole = s->whole || d->has_rules || d->clear_chunks || d->nchunks > 0;
     if (d->clear_chunks)
         while (s->nchunks > 0)
             bury_chunk(s, &s->chunks[--s->nchunks]);
@@ -603,11 +624,14 @@ static void
 set_rest(struct map_state *s, struct map_delta *d)
 {
     if (d->derp != NULL) {
+        s->whole = true;
         bury(s)->derp = s->derp;
         s->derp = d->derp;
         d->derp = NULL;
     }
-    if (d->domain != NULL && d->domain[0] != '\0') {
+    if (d->domain != NULL && d->domain[0] != '\0' &&
+        strcmp(d->domain, s->domain) != 0) {
+        s->whole = true;
         bury(s)->bytes = s->domain;
         s->domain = d->domain;
         d->domain = NULL;
@@ -656,7 +680,7 @@ map_state_apply(
     set_rest(s, d);
     s->ready = true;
     s->fresh = false;
-    sweep(s->yard);
+    map_yard_sweep(s->yard);
     return 0;
 }
 
@@ -715,7 +739,6 @@ static int
 settle_routes(struct map_state *s, struct netmap_node *n,
     const struct map_settings *settings)
 {
-    struct yard *y = s->yard;
     struct tn_prefix *list = NULL;
     unsigned i, kept = 0;
 
@@ -725,8 +748,7 @@ settle_routes(struct map_state *s, struct netmap_node *n,
             kept++;
     if (kept == n->nallowed_ips)
         return 0;
-    if (grow((void **)&y->graves, &y->size, y->ngraves + 1,
-            sizeof(*y->graves)) != 0 ||
+    if (map_yard_reserve(s->yard, 1) != 0 ||
         (list = calloc(kept + 1, sizeof(*list))) == NULL)
         return -1;
     kept = 0;
@@ -791,18 +813,16 @@ fill_rules(struct map_state *s, struct netmap *nm)
 struct netmap *
 map_state_netmap(struct map_state *s, const struct map_settings *settings)
 {
-    struct yard *y = s->yard;
-    struct netmap *nm;
+    struct netmap *nm = s->ready ? calloc(1, sizeof(*nm)) : NULL;
 
-    if (!s->ready || grow((void **)&y->live, &y->live_size, y->nlive + 1,
-                         sizeof(*y->live)) != 0)
-        return NULL;
-    nm = calloc(1, sizeof(*nm));
     if (nm == NULL)
         return NULL;
-    nm->owner = &y->owner;
-    nm->generation = s->generation++;
-    y->live[y->nlive++] = nm->generation;
+    nm->generation = s->generation;
+    if (map_yard_show(s->yard, nm) != 0) {
+        free(nm);
+        return NULL;
+    }
+    s->generation++;
     nm->self = s->rows[SELF];
     nm->domain = s->domain;
     nm->derp = s->derp;
@@ -818,33 +838,63 @@ map_state_netmap(struct map_state *s, const struct map_settings *settings)
     return nm;
 }
 
-/* ---- life ---- */
+/* ---- the follower ---- */
 
-struct map_state *
-map_state_new(void)
+void
+map_state_follow(struct map_state *s, struct netmap *nm)
 {
-    struct map_state *s = calloc(1, sizeof(*s));
+    uint32_t *places, at = 0;
 
-    if (s == NULL)
-        return NULL;
-    s->yard = calloc(1, sizeof(*s->yard));
-    s->domain = calloc(1, 1);
-    s->free = s->free_claim = NONE;
-    s->generation = 1;
-    if (s->yard == NULL || s->domain == NULL || grow_slots(s, 1) != 0) {
-        free(s->yard);
-        free(s->domain);
-        free(s->slots);
-        free(s->rows);
-        free(s);
-        return NULL;
-    }
-    s->yard->owner.release = release;
-    s->nslots = 1; /* SELF */
-    memset(&s->slots[SELF], 0, sizeof(s->slots[SELF]));
-    memset(&s->rows[SELF], 0, sizeof(s->rows[SELF]));
-    return s;
+    s->yard->follower = NULL;
+    forget_notes(s);
+    s->yard->behind = s->whole = false;
+    if (nm == NULL)
+        return;
+    places = realloc(s->places, s->nslots * sizeof(*places));
+    if (places == NULL)
+        return; /* every change makes a new one */
+    s->places = places;
+    places[SELF] = NONE;
+    for (uint32_t i = 1; i < s->nslots; i++)
+        places[i] = s->slots[i].used && s->slots[i].lost == 0 ? at++ : NONE;
+    if (at == nm->npeers)
+        s->yard->follower = nm;
 }
+
+bool
+map_state_update(struct map_state *s, const uint32_t **rows, size_t *n)
+{
+    struct netmap *nm = s->yard->follower;
+    struct netmap_node *to;
+    uint32_t slot, at;
+
+    if (nm == NULL || s->whole)
+        return false;
+    *n = 0;
+    for (uint32_t i = 0; i < s->nchanged; i++) {
+        slot = s->changed[i];
+        s->slots[slot].noted = false;
+        at = s->places[slot];
+        if (at == NONE)
+            continue;
+        to = &nm->peers[at];
+        to->online = s->rows[slot].online;
+        to->key_expiry = s->rows[slot].key_expiry;
+        to->home_derp = s->rows[slot].home_derp;
+        to->cap_version = s->rows[slot].cap_version;
+        to->has_disco = s->rows[slot].has_disco;
+        memcpy(to->disco, s->rows[slot].disco, sizeof(to->disco));
+        to->endpoints = s->rows[slot].endpoints;
+        to->nendpoints = s->rows[slot].nendpoints;
+        s->changed[(*n)++] = at;
+    }
+    *rows = s->changed;
+    s->nchanged = 0;
+    s->yard->behind = false;
+    return true;
+}
+
+/* ---- life ---- */
 
 /* No netmap shows anything of it any more. */
 static void
@@ -866,12 +916,37 @@ free_state(struct map_state *s)
     free(s->by_id);
     free(s->by_value);
     free(s->claims);
+    free(s->changed);
+    free(s->places);
     free(s->users);
     free(s->chunks);
-    free(s->yard->graves);
-    free(s->yard->live);
-    free(s->yard);
+    map_yard_free(s->yard);
     free(s);
+}
+
+struct map_state *
+map_state_new(void)
+{
+    struct map_state *s = calloc(1, sizeof(*s));
+
+    if (s == NULL)
+        return NULL;
+    s->yard = map_yard_new(free_state);
+    s->domain = calloc(1, 1);
+    s->free = s->free_claim = NONE;
+    s->generation = 1;
+    if (s->yard == NULL || s->domain == NULL || grow_slots(s, 1) != 0) {
+        map_yard_free(s->yard);
+        free(s->domain);
+        free(s->slots);
+        free(s->rows);
+        free(s);
+        return NULL;
+    }
+    s->nslots = 1; /* SELF */
+    memset(&s->slots[SELF], 0, sizeof(s->slots[SELF]));
+    memset(&s->rows[SELF], 0, sizeof(s->rows[SELF]));
+    return s;
 }
 
 void
@@ -880,7 +955,7 @@ map_state_free(struct map_state *s)
     if (s == NULL)
         return;
     s->yard->left = s;
-    sweep(s->yard);
+    map_yard_sweep(s->yard);
 }
 
 void
@@ -904,9 +979,5 @@ map_state_derp(const struct map_state *s)
 struct map_counts
 map_state_counts(const struct map_state *s)
 {
-    struct map_counts c = {.peers = s->npeers};
-
-    for (uint32_t i = 1; i < s->nslots; i++)
-        c.contested += s->slots[i].used && s->slots[i].lost > 0;
-    return c;
+    return (struct map_counts){.peers = s->npeers, .contested = s->ncontested};
 }

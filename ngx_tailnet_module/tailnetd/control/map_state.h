@@ -5,6 +5,8 @@
  * complete, immutable netmap; what a row points to is shared between all
  * netmaps of a state and freed when the last one that shows it is gone, so a
  * message about one peer costs one copy of the rows, not of what they hold.
+ * One netmap may follow the state: what most messages change (Online, where a
+ * peer is, when its key expires) is written into it, and costs no copy at all.
  *
  * A node whose key or address another one has too, is not shown: of those that
  * claim it, this node wins, then the smallest ID.  Routes are shown as the
@@ -62,5 +64,22 @@ struct map_counts map_state_counts(const struct map_state *s);
 /* The netmap of now, for netmap_free(); NULL: not ready, or no memory. */
 struct netmap *map_state_netmap(
     struct map_state *s, const struct map_settings *settings);
+
+/*
+ * map_state_follow(s, nm): ${nm}, which map_state_netmap() just gave, follows
+ * until it is freed or another does; NULL: none.  Only map_state_update()
+ * writes into it.
+ */
+void map_state_follow(struct map_state *s, struct netmap *nm);
+
+/*
+ * map_state_update(s, rows, n): the follower becomes the netmap of now; the
+ * indices of its changed peers in ${*rows}, until the next message is applied.
+ * Each of them may have others of: online, key_expiry, home_derp, cap_version,
+ * disco key, endpoints.  What those were before is freed by the next message.
+ * Returns false, and nothing is changed: there is none, or more than that
+ * changed, and it takes a new one.
+ */
+bool map_state_update(struct map_state *s, const uint32_t **rows, size_t *n);
 
 #endif

@@ -18,6 +18,9 @@
 
 #include "../crypto/noise.h"
 
+const struct control_timing control_timing_default = {
+    .watchdog = 120000, .backoff = 30000};
+
 void
 session_random(void *buf, size_t len)
 {
@@ -99,7 +102,7 @@ session_failed(struct control *c, unsigned retry, const char *fmt, ...)
     drop_connection(c);
     c->failures++;
     ms = (uint64_t)c->failures * c->failures * SESSION_BACKOFF_MS;
-    ms = jitter(ms < SESSION_BACKOFF_MAX ? ms : SESSION_BACKOFF_MAX);
+    ms = jitter(ms < c->timing.backoff ? ms : c->timing.backoff);
     wait_ms(c, retry > 0 ? (uint64_t)retry * 1000 : ms);
     set_words(c, CONTROL_WAITING, words);
 }
@@ -208,6 +211,13 @@ int32_t
 session_request(struct control *c, const char *method, const char *path,
     const char *body, size_t len, const struct h2_ops *ops)
 {
+    return session_request_as(c, method, path, body, len, ops, c);
+}
+
+int32_t
+session_request_as(struct control *c, const char *method, const char *path,
+    const char *body, size_t len, const struct h2_ops *ops, void *arg)
+{
     char lb[80] = "nodekey:";
     uint8_t public[32];
     struct h2 *h2 = c->channel == NULL ? NULL : channel_h2(c->channel);
@@ -218,7 +228,7 @@ session_request(struct control *c, const char *method, const char *path,
     noise_public_key(public, c->has_key ? c->key : c->login.key);
     for (int i = 0; i < 32; i++)
         snprintf(lb + 8 + 2 * i, 3, "%02x", public[i]);
-    id = h2_request(h2, method, path, lb, body, len, ops, c);
+    id = h2_request(h2, method, path, lb, body, len, ops, arg);
     if (id < 0) {
         session_failed(c, 0, "control server %s: %s", c->url.host,
             h2_going_away(h2) ? "it ends the connection"

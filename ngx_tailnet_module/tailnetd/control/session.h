@@ -15,14 +15,14 @@
 #include "map_frame.h"
 #include "map_state.h"
 
-#define SESSION_REQUEST_MS  60000  /* for register and lite updates */
-#define SESSION_WATCHDOG_MS 120000 /* without a message */
-#define SESSION_BACKOFF_MS  10     /* times the failures squared */
-#define SESSION_BACKOFF_MAX 30000
+#define SESSION_REQUEST_MS  60000 /* for register and lite updates */
+#define SESSION_BACKOFF_MS  10    /* times the failures squared */
 #define SESSION_REFUSED_MS  60000 /* doubled up to ... */
 #define SESSION_REFUSED_MAX 600000
 #define SESSION_RENEW_S     60 /* before the key's end */
+#define OAUTH_RETRY_S       10 /* after an API server's failure */
 #define SESSION_PINGS       8  /* URLs that are remembered */
+#define SESSION_PONGS       16 /* answers under way; the oldest gives way */
 
 /* How the next register request is made. */
 enum login_way {
@@ -30,6 +30,8 @@ enum login_way {
     LOGIN_KEY,      /* with the auth key */
     LOGIN_FOLLOWUP, /* waits for a person at ${url} */
 };
+
+struct oauth;
 
 struct login {
     bool active;  /* a login is needed or under way */
@@ -40,13 +42,26 @@ struct login {
     uint8_t key[32]; /* private node key to register */
     uint8_t old[32]; /* public key it replaces */
     bool has_old;
-    char *auth_key; /* NULL: not there.  A secret. */
-    char *url;      /* AuthURL, or NULL */
+    char *auth_key;      /* NULL: not there.  A secret. */
+    struct oauth *oauth; /* makes one */
+    char *url;           /* AuthURL, or NULL */
     int32_t request;
     unsigned status; /* of the answer, 0: not there yet */
     unsigned retry;
     char *body;
     size_t bodylen;
+};
+
+/* An answer to a ping request; pong.c. */
+struct session_pong {
+    struct control *control;
+    char *url; /* NULL: not in use */
+    bool noise;
+    uint32_t id; /* of the ping that is waited for, 0: none */
+    const char *type;
+    struct tn_addr to;
+    struct fetch *fetch;
+    int32_t request;
 };
 
 struct control {
@@ -55,6 +70,7 @@ struct control {
     struct tn_node node;
     struct url url;
     struct tls_trust *trust;
+    struct control_timing timing;
 
     uint8_t machine[32];
     uint8_t key[32];                     /* private node key */
@@ -88,7 +104,10 @@ struct control {
     struct loop_timer *watchdog, *yield, *expiry, *save_timer;
     int64_t skew; /* of the server's clock against ours, seconds */
     bool unsaved;
+    uint64_t save_at;   /* loop_now(), when the netmap is unsaved */
     size_t saved_bytes; /* of the saved netmap */
+    bool whole;         /* the next netmap is a new one */
+    int64_t told_skew;  /* that the last one went with */
 
     int32_t lite;
     bool lite_wanted;
@@ -101,8 +120,9 @@ struct control {
 
     uint64_t pings[SESSION_PINGS];
     unsigned nping;
-    struct fetch *ping;
-    int32_t ping_request;
+    struct session_pong pongs[SESSION_PONGS];
+    unsigned oldest_pong;
+    uint32_t last_pong;
     char *pop_url;
     bool locked;
 
@@ -131,6 +151,11 @@ void session_refused(struct control *c, const char *fmt, ...)
  * failed. */
 int32_t session_request(struct control *c, const char *method, const char *path,
     const char *body, size_t len, const struct h2_ops *ops);
+
+/* The same, with another argument for its callbacks. */
+int32_t session_request_as(struct control *c, const char *method,
+    const char *path, const char *body, size_t len, const struct h2_ops *ops,
+    void *arg);
 
 /* Ends a request without its callbacks; 0 is harmless. */
 void session_cancel(struct control *c, int32_t *id);

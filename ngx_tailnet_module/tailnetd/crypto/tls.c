@@ -75,6 +75,18 @@ tls_trust_new(const void *pem, size_t len, char err[TLS_ERROR_MAX])
     return (struct tls_trust *)(void *)ctx;
 }
 
+int
+tls_trust_add(struct tls_trust *t, const void *pem, size_t len)
+{
+    return add_authorities(context(t), pem, len);
+}
+
+struct tls_trust *
+tls_trust_ref(struct tls_trust *t)
+{
+    return SSL_CTX_up_ref(context(t)) == 1 ? t : NULL;
+}
+
 void
 tls_trust_free(struct tls_trust *t)
 {

@@ -44,6 +44,12 @@ struct tls_trust *tls_trust_new(
     const void *pem, size_t len, char err[TLS_ERROR_MAX]);
 void tls_trust_free(struct tls_trust *t);
 
+/* tls_trust_add(t, pem, len): authorities besides.  -1: no certificate. */
+int tls_trust_add(struct tls_trust *t, const void *pem, size_t len);
+
+/* One more owner, who frees it as well. */
+struct tls_trust *tls_trust_ref(struct tls_trust *t);
+
 /* tls_new(trust, opts): a connection that has its first bytes to send; the
  * strings are copied.  NULL: no memory, or ${sni} cannot be a name. */
 struct tls *tls_new(struct tls_trust *trust, const struct tls_opts *opts);

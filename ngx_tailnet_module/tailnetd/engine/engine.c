@@ -9,6 +9,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -24,10 +25,12 @@
 #include "../isolate.h"
 #include "../wg/device.h"
 #include "../loop.h"
+#include "echo.h"
 #include "node.h"
 #include "say.h"
 #include "status.h"
 
+#define LARGE         (1 << 20) /* bytes that are given back at once */
 #define ORPHAN_MS     10000
 #define LEAVE_LOOK_MS 20
 #define STORE_ENTRIES (TN_NODES_MAX * 2)
@@ -51,12 +54,19 @@ static struct {
     int hot_fd; /* owned by ${hot} */
     struct entry entries[STORE_ENTRIES];
     struct wg_timing timing;
+    struct control_timing control_timing;
 } engine;
 
 const struct wg_timing *
 engine_timing(void)
 {
     return &engine.timing;
+}
+
+const struct control_timing *
+engine_control_timing(void)
+{
+    return &engine.control_timing;
 }
 
 /* ---- to the holder ---- */
@@ -116,6 +126,8 @@ answer(uint32_t query, char *text)
         tell(&m, &fd, 1);
     }
     free(text);
+    if (len >= LARGE)
+        (void)malloc_trim(0);
     if (fd != -1)
         close(fd);
 }
@@ -142,6 +154,15 @@ save(const char *node, const char *name, const void *bytes, size_t len)
         tell(&m, &fd, 1);
     if (fd != -1)
         close(fd);
+}
+
+static void
+unmade(const char *node)
+{
+    struct ipc_msg m = {.type = IPC_UNMADE};
+
+    snprintf(m.node, sizeof(m.node), "%s", node);
+    tell(&m, NULL, 0);
 }
 
 static void
@@ -244,14 +265,15 @@ remove_node(const char *name, bool forget)
 
 /* A node that joins: begin, or go on with other options. */
 static void
-set_join(struct node *n, const int file[IPC_NODE_FILES])
+set_join(
+    struct node *n, const struct ipc_msg *m, const int file[IPC_NODE_FILES])
 {
     int options = file[3], keys = file[4], netmap = file[5];
 
     if (n->join != NULL && join_set(n->join, options))
         return;
     join_free(n->join);
-    n->join = join_new(n, options, keys, netmap);
+    n->join = join_new(n, options, keys, netmap, m->has_ca, file[6]);
 }
 
 /* Its files, in the order of enum ipc_node_fds; -1: not there. */
@@ -267,7 +289,7 @@ set_files(struct node *n, const struct ipc_msg *m, int file[IPC_NODE_FILES])
         node_set_netmap(n, file[2]);
     file[0] = file[1] = file[2] = -1; /* taken over */
     if (file[3] != -1)
-        set_join(n, file);
+        set_join(n, m, file);
 }
 
 /* fds: TUN, then what m->kind names. */
@@ -281,8 +303,10 @@ set_node(const struct ipc_msg *m, const int *fds)
     for (bit = 0; bit < IPC_NODE_FILES; bit++)
         file[bit] = m->kind & 1u << bit ? fds[k++] : -1;
     /* Another source of its netmap makes it another node. */
-    if (n != NULL && (n->port != m->port || n->mtu != m->mtu ||
-                         (n->join != NULL) != (file[3] != -1))) {
+    if (n != NULL &&
+        (n->port != m->port || n->mtu != m->mtu ||
+            (n->join != NULL) != (file[3] != -1) ||
+            (n->join != NULL && join_other_ca(n->join, m->has_ca, file[6])))) {
         remove_node(m->node, false);
         n = NULL;
     }
@@ -293,6 +317,8 @@ set_node(const struct ipc_msg *m, const int *fds)
         if (n != NULL) {
             n->next = engine.nodes;
             engine.nodes = n;
+        } else {
+            unmade(m->node);
         }
     } else {
         close(fds[0]); /* the same queue again */
@@ -310,6 +336,7 @@ query(const struct ipc_msg *m)
     struct tn_endpoint none = {0};
     const char *why;
     struct node *n;
+    struct ping p;
 
     if (m->kind == IPC_QUERY_STATUS) {
         answer(m->id, status_nodes(engine.nodes, m->node));
@@ -322,8 +349,10 @@ query(const struct ipc_msg *m)
         answer(m->id, status_join(n));
         return;
     }
-    why = n == NULL ? "no such node"
-                    : node_ping(n, &m->addr, m->timeout_ms, m->id);
+    p = (struct ping){.query = m->id,
+        .to = m->addr,
+        .deadline = loop_now() + m->timeout_ms};
+    why = n == NULL ? "no such node" : echo_begin(n, &p);
     if (why != NULL)
         pong(m->id, &m->addr, &none, 0, why);
 }
@@ -540,12 +569,15 @@ read_timing(const char *text)
         {"rekey_timeout", &engine.timing.rekey_timeout},
         {"rekey_jitter", &engine.timing.rekey_jitter},
         {"keepalive", &engine.timing.keepalive},
+        {"watchdog", &engine.control_timing.watchdog},
+        {"backoff", &engine.control_timing.backoff},
     };
     const char *p = text;
     char *end;
     size_t i, n;
 
     engine.timing = wg_timing_default;
+    engine.control_timing = control_timing_default;
     while (p != NULL && *p != '\0') {
         n = strcspn(p, "=");
         for (i = 0; i < sizeof(table) / sizeof(table[0]); i++)
@@ -586,6 +618,9 @@ engine_main(const char *timing)
 
     if (read_timing(timing) != 0)
         return 2;
+    /* What a new netmap needs for a moment is not kept for the next one. */
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE);
+    (void)mallopt(M_TRIM_THRESHOLD, LARGE);
     if (loop_init() != 0 || noise_init() != 0 || start() != 0) {
         say_err("engine cannot start (%d: %s)", errno, strerror(errno));
         return 1;

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "../loop.h"
+#include "echo.h"
+#include "engine.h"
 #include "node.h"
 #include "say.h"
 
@@ -17,6 +19,11 @@ struct join {
     struct node *node; /* NULL: gone, this is leaving */
     char name[TN_NODE_NAME_MAX + 1];
     bool ephemeral;
+    struct tls_trust *trust; /* a reference */
+    char *ca;                /* text of "control_ca", or NULL */
+    size_t ca_len;
+    struct tn_endpoint endpoints[TN_NODE_ENDPOINTS_MAX];
+    size_t nendpoints;
     struct control *control;
     enum control_state told; /* last state that was logged */
     struct loop_timer *timer;
@@ -88,6 +95,15 @@ take_netmap(void *arg, struct netmap *nm, bool cached)
         node_take_netmap(j->node, nm, cached);
 }
 
+static void
+take_changes(void *arg, const uint32_t *rows, size_t count)
+{
+    struct join *j = arg;
+
+    if (j->node != NULL)
+        node_take_changes(j->node, rows, count);
+}
+
 /* Trouble is logged when it is news, not at every try: control calls for what
  * is new alone. */
 static void
@@ -145,11 +161,22 @@ want_key(void *arg)
         j->node->ops->want_key(j->name);
 }
 
+static void
+ping(void *arg, uint32_t id, enum ping_kind kind, const struct tn_addr *to)
+{
+    struct join *j = arg;
+
+    if (j->node != NULL)
+        echo_asked(j->node, id, kind, to);
+}
+
 static const struct control_ops ops = {.key = take_key,
     .netmap = take_netmap,
+    .changes = take_changes,
     .state = tell,
     .save = save,
-    .auth_key_wanted = want_key};
+    .auth_key_wanted = want_key,
+    .ping = ping};
 
 /* ---- the auth key ---- */
 
@@ -247,14 +274,87 @@ join_auth_key(struct join *j, int fd, const char *why)
 
 /* ---- life ---- */
 
-struct tls_trust *
-join_trust(char err[TLS_ERROR_MAX])
+/* The system's authorities, shared by all nodes for good. */
+static struct tls_trust *
+system_trust(char err[TLS_ERROR_MAX])
 {
-    static struct tls_trust *shared; /* of all nodes, for good */
+    static struct tls_trust *shared;
 
     if (shared == NULL)
         shared = tls_trust_new(NULL, 0, err);
-    return shared;
+    return shared == NULL ? NULL : tls_trust_ref(shared);
+}
+
+/* Never without the authorities that were asked for. */
+static int
+make_trust(struct join *j, bool has_ca, int ca, char err[CONTROL_WORDS_MAX])
+{
+    if (!has_ca) {
+        j->trust = system_trust(err);
+        return j->trust == NULL ? -1 : 0;
+    }
+    if (ca == -1) {
+        snprintf(err, CONTROL_WORDS_MAX,
+            "it waits for the file of \"control_ca\", which cannot be used");
+        return -1;
+    }
+    j->ca = read_all(ca, JOIN_CA_MAX, &j->ca_len);
+    if (j->ca == NULL) {
+        snprintf(err, CONTROL_WORDS_MAX, "\"control_ca\": %s",
+            errno == EFBIG ? "longer than JOIN_CA_MAX (1 MiB)"
+                           : strerror(errno));
+        return -1;
+    }
+    j->trust = tls_trust_new(NULL, 0, err);
+    if (j->trust == NULL)
+        return -1;
+    if (tls_trust_add(j->trust, j->ca, j->ca_len) != 0) {
+        snprintf(err, CONTROL_WORDS_MAX,
+            "\"control_ca\": no certificate in PEM form is in the file");
+        return -1;
+    }
+    return 0;
+}
+
+bool
+join_other_ca(const struct join *j, bool has_ca, int ca)
+{
+    size_t len = 0;
+    char *text;
+    bool other;
+
+    if (!has_ca || j->ca == NULL)
+        return has_ca != (j->ca != NULL);
+    text = ca == -1 ? NULL : read_all(ca, JOIN_CA_MAX, &len);
+    other = text != NULL && (len != j->ca_len || memcmp(text, j->ca, len) != 0);
+    free(text);
+    return other;
+}
+
+struct tls_trust *
+join_trust(const struct join *j)
+{
+    return j->trust;
+}
+
+static void
+set_endpoints(struct join *j, const char *list)
+{
+    size_t len;
+
+    for (j->nendpoints = 0; *list != '\0'; list += len + (list[len] == ' ')) {
+        len = strcspn(list, " ");
+        if (j->nendpoints < TN_NODE_ENDPOINTS_MAX &&
+            tn_endpoint_parse(&j->endpoints[j->nendpoints], list, len) == 0)
+            j->nendpoints++;
+    }
+}
+
+const struct tn_endpoint *
+join_endpoints(const struct join *j, size_t *n)
+{
+    *n = j->nendpoints;
+    return j->endpoints;
 }
 
 static int
@@ -276,11 +376,10 @@ static struct control *
 make_control(struct join *j, const struct tn_node *node, int keys, int netmap,
     char err[CONTROL_WORDS_MAX])
 {
-    struct control_config c = {.node = node, .trust = join_trust(err)};
+    struct control_config c = {
+        .node = node, .trust = j->trust, .timing = *engine_control_timing()};
     char *saved = NULL, *map = NULL;
 
-    if (c.trust == NULL)
-        return NULL;
     if (keys != -1) {
         saved = read_all(keys, CONTROL_STATE_MAX, &c.keys_len);
         if (saved == NULL) {
@@ -299,7 +398,7 @@ make_control(struct join *j, const struct tn_node *node, int keys, int netmap,
 }
 
 struct join *
-join_new(struct node *n, int options, int keys, int netmap)
+join_new(struct node *n, int options, int keys, int netmap, bool has_ca, int ca)
 {
     struct join *j = calloc(1, sizeof(*j));
     char err[CONTROL_WORDS_MAX] = "out of memory";
@@ -316,9 +415,11 @@ join_new(struct node *n, int options, int keys, int netmap)
     snprintf(j->name, sizeof(j->name), "%s", n->name);
     j->timer = loop_timer_new(due, j);
     if (j->timer == NULL || read_options(options, &node, err) != 0 ||
+        make_trust(j, has_ca, ca, err) != 0 ||
         make_control(j, &node, keys, netmap, err) == NULL)
         goto failed;
     j->ephemeral = node.ephemeral;
+    set_endpoints(j, node.endpoints);
     node_set_words(n, "joining its tailnet");
     return j;
 failed:
@@ -338,6 +439,9 @@ join_set(struct join *j, int options)
         return true;
     }
     j->ephemeral = node.ephemeral;
+    set_endpoints(j, node.endpoints);
+    if (j->node->magic != NULL)
+        magic_explicit(j->node->magic, j->endpoints, j->nendpoints);
     return control_set_node(j->control, &node);
 }
 
@@ -352,6 +456,8 @@ join_free(struct join *j)
         close_key(j);
     }
     control_free(j->control);
+    tls_trust_free(j->trust);
+    free(j->ca);
     loop_timer_free(j->timer);
     free(j);
 }

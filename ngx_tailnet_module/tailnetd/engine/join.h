@@ -14,8 +14,9 @@
 #include "../control/control.h"
 #include "../ipc.h"
 
-#define JOIN_AUTH_KEY_MS 30000 /* for a command that prints the auth key */
-#define JOIN_LEAVE_MS    1800  /* for the server to hear of a logout */
+#define JOIN_AUTH_KEY_MS 30000   /* for a command that prints the auth key */
+#define JOIN_CA_MAX      1048576 /* bytes of the file of "control_ca" */
+#define JOIN_LEAVE_MS    1800    /* for the server to hear of a logout */
 
 struct node;
 struct join;
@@ -23,10 +24,17 @@ struct join;
 /*
  * join_new(n, options, keys, netmap): ${options}: a node table with this node
  * alone; ${keys}, ${netmap}: what join_ops.save() was given earlier, or -1.
- * The descriptors stay the caller's.  NULL: logged, and kept as the node's
+ * ${has_ca}, ${ca}: "control_ca" is set, and its file or -1.  The descriptors
+ * stay the caller's.  NULL: logged, and kept as the node's
  * error.
  */
-struct join *join_new(struct node *n, int options, int keys, int netmap);
+struct join *join_new(
+    struct node *n, int options, int keys, int netmap, bool has_ca, int ca);
+
+/* join_other_ca(j, has_ca, ca): the option "control_ca" or its file is another
+ * one than ${j} has; ${ca} -1 with ${has_ca}: it cannot be read, the one before
+ * is kept. */
+bool join_other_ca(const struct join *j, bool has_ca, int ca);
 
 /* join_set(j, options): the options changed.  Returns false: make a new one. */
 bool join_set(struct join *j, int options);
@@ -49,8 +57,11 @@ void join_auth_key(struct join *j, int fd, const char *why);
 /* What tailnetctl asks for. */
 void join_do(struct join *j, enum ipc_query what);
 
-/* The authorities of all nodes, for good; NULL: none, and why. */
-struct tls_trust *join_trust(char err[TLS_ERROR_MAX]);
+/* Whose certificates are accepted for this node; borrowed. */
+struct tls_trust *join_trust(const struct join *j);
+
+/* What peers are told besides what is found out; borrowed. */
+const struct tn_endpoint *join_endpoints(const struct join *j, size_t *n);
 
 /* For reach.c: its endpoints, NetInfo and disco key. */
 struct control *join_control(struct join *j);

@@ -98,6 +98,63 @@ netmap_derp_free(struct netmap_derp *derp)
     free(derp);
 }
 
+static bool
+same_list(const void *a, unsigned na, const void *b, unsigned nb, size_t item)
+{
+    return na == nb && (na == 0 || memcmp(a, b, na * item) == 0);
+}
+
+bool
+netmap_same_texts(char *const *a, unsigned na, char *const *b, unsigned nb)
+{
+    unsigned i;
+
+    for (i = 0; na == nb && i < na; i++)
+        if (strcmp(a[i], b[i]) != 0)
+            return false;
+    return na == nb;
+}
+
+bool
+netmap_same_standing(const struct netmap_node *a, const struct netmap_node *b)
+{
+    return a->id == b->id && strcmp(a->stable_id, b->stable_id) == 0 &&
+           strcmp(a->name, b->name) == 0 && a->user == b->user &&
+           a->sharer == b->sharer && a->has_key == b->has_key &&
+           memcmp(a->key, b->key, sizeof(a->key)) == 0 &&
+           a->expired == b->expired && a->jailed == b->jailed &&
+           a->unsigned_peerapi_only == b->unsigned_peerapi_only &&
+           a->authorized == b->authorized &&
+           a->wireguard_only == b->wireguard_only &&
+           memcmp(a->masq, b->masq, sizeof(a->masq)) == 0 &&
+           memcmp(a->has_masq, b->has_masq, sizeof(a->has_masq)) == 0 &&
+           same_list(a->addresses, a->naddresses, b->addresses, b->naddresses,
+               sizeof(*a->addresses)) &&
+           same_list(a->allowed_ips, a->nallowed_ips, b->allowed_ips,
+               b->nallowed_ips, sizeof(*a->allowed_ips)) &&
+           netmap_same_texts(a->tags, a->ntags, b->tags, b->ntags) &&
+           netmap_same_texts(a->caps, a->ncaps, b->caps, b->ncaps);
+}
+
+bool
+netmap_same_whereabouts(
+    const struct netmap_node *a, const struct netmap_node *b)
+{
+    return a->online == b->online && a->key_expiry == b->key_expiry &&
+           a->home_derp == b->home_derp && a->cap_version == b->cap_version &&
+           a->has_disco == b->has_disco &&
+           memcmp(a->disco, b->disco, sizeof(a->disco)) == 0 &&
+           same_list(a->endpoints, a->nendpoints, b->endpoints, b->nendpoints,
+               sizeof(*a->endpoints));
+}
+
+bool
+netmap_same_user(const struct netmap_user *a, const struct netmap_user *b)
+{
+    return a->id == b->id && strcmp(a->login, b->login) == 0 &&
+           strcmp(a->name, b->name) == 0 && strcmp(a->pic, b->pic) == 0;
+}
+
 static int
 by_region(const void *key, const void *item)
 {

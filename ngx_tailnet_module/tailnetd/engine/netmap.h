@@ -37,7 +37,7 @@ struct netmap_user {
 struct netmap_node {
     int64_t id;
     char *stable_id; /* "" when not said */
-    char *name;      /* FQDN as given, final dot cut, lower case */
+    char *name;      /* FQDN as given, final dots cut, lower case */
     int64_t user;    /* 0: none */
     int64_t sharer;  /* 0: not shared in */
     uint8_t key[32];
@@ -165,6 +165,19 @@ void netmap_node_clear(struct netmap_node *node);
 void netmap_user_clear(struct netmap_user *user);
 void netmap_rules_free(struct netmap_rule *rules, unsigned n);
 void netmap_derp_free(struct netmap_derp *derp);
+
+/*
+ * Two rows of one node.  Its standing is what it may be found by or let in for;
+ * its whereabouts are the rest: whether it is online, its endpoints, disco key
+ * and home, when its key expires, its capability version.
+ */
+bool netmap_same_standing(
+    const struct netmap_node *a, const struct netmap_node *b);
+bool netmap_same_whereabouts(
+    const struct netmap_node *a, const struct netmap_node *b);
+bool netmap_same_user(const struct netmap_user *a, const struct netmap_user *b);
+bool netmap_same_texts(
+    char *const *a, unsigned na, char *const *b, unsigned nb);
 
 /* The region of ${id}, borrowed, or NULL; ${derp} may be NULL. */
 const struct netmap_region *netmap_region(

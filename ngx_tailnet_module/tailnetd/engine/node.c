@@ -25,6 +25,7 @@
 #include "../loop.h"
 #include "../source/file.h"
 #include "../wg/msg.h"
+#include "echo.h"
 #include "engine.h"
 #include "peers.h"
 #include "reach.h"
@@ -116,6 +117,12 @@ stranger(void *ctx, const struct tn_endpoint *src, uint64_t now)
     if (now - n->stranger < STRANGER_EVERY_MS)
         return;
     n->stranger = now;
+    if (n->magic != NULL) {
+        np = reach_stranger(n, src);
+        if (np != NULL)
+            wg_initiate(n->wg, np->peer, now);
+        return;
+    }
     for (np = n->peers; np != NULL; np = np->next) {
         e = wg_peer_endpoint(np->peer);
         if (e.port == src->port && tn_addr_equal(&e.addr, &src->addr)) {
@@ -126,28 +133,10 @@ stranger(void *ctx, const struct tn_endpoint *src, uint64_t now)
 }
 
 static void
-answer_ping(struct node *n, const struct ping *p, const char *error)
-{
-    struct wg_peer *peer = wg_route(n->wg, &p->to);
-    struct tn_endpoint e = {0};
-    struct timespec ts;
-    uint64_t ns;
-
-    if (peer != NULL)
-        e = wg_peer_endpoint(peer);
-    if (error != NULL && e.port == 0)
-        error = "no answer, and no endpoint to ask at";
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec - p->sent;
-    n->ops->pong(p->query, &p->to, &e, ns, error);
-}
-
-static void
 deliver(void *ctx, struct wg_peer *peer, uint8_t *packet, size_t len)
 {
     struct node *n = ctx;
     struct node_peer *np = wg_peer_data(peer);
-    struct ping p;
 
     if (n->magic != NULL) {
         reach_unmask(n, np, packet, len);
@@ -156,10 +145,8 @@ deliver(void *ctx, struct wg_peer *peer, uint8_t *packet, size_t len)
     }
     if (filter_in(n->filter, packet, len, np->self->jailed) != FILTER_ACCEPT)
         return;
-    if (ping_match(&n->pings, packet, len, &p)) {
-        answer_ping(n, &p, NULL);
+    if (echo_packet(n, packet, len))
         return;
-    }
     pump_write(n->pump, packet, len);
 }
 
@@ -194,8 +181,8 @@ set_timer(struct node *n)
     loop_timer_set(n->wg_timer, at < ping ? at : ping);
 }
 
-static bool
-self_expired(const struct node *n)
+bool
+node_expired(const struct node *n)
 {
     const struct netmap_node *self = &n->netmap->self;
 
@@ -208,7 +195,7 @@ from_mesh(void *ctx, uint8_t *packet, size_t len, uint64_t now)
 {
     struct node *n = ctx;
 
-    if (n->filter == NULL || self_expired(n)) {
+    if (n->filter == NULL || node_expired(n)) {
         n->drop_expired++;
         return;
     }
@@ -226,7 +213,7 @@ void
 node_receive(struct node *n, uint8_t *msg, size_t len,
     const struct tn_endpoint *src, uint64_t now)
 {
-    if (n->filter == NULL || self_expired(n)) {
+    if (n->filter == NULL || node_expired(n)) {
         n->drop_expired++;
         return;
     }
@@ -267,13 +254,11 @@ static void
 tick(void *arg)
 {
     struct node *n = arg;
-    struct ping p;
     uint64_t now = loop_now();
 
     if (n->wg != NULL)
         wg_tick(n->wg, now);
-    while (ping_expire(&n->pings, now, &p))
-        answer_ping(n, &p, "no answer");
+    echo_tick(n, now);
     node_flush(n);
 }
 
@@ -294,10 +279,9 @@ next_expiry(const struct netmap *nm, int64_t now)
 }
 
 static void
-set_expiry_timer(struct node *n)
+set_expiry_timer(struct node *n, int64_t at, int64_t now)
 {
-    int64_t now = wall(), at = next_expiry(n->netmap, now);
-
+    n->expires = at;
     /* Wall time may be set: look again at least once an hour. */
     if (at == INT64_MAX)
         loop_timer_set(n->expiry_timer, UINT64_MAX);
@@ -355,6 +339,7 @@ stop(struct node *n, const char *why)
     n->filter = NULL;
     if (n->magic != NULL)
         magic_map(n->magic, NULL);
+    snapshot_free(n);
     netmap_free(n->netmap);
     n->netmap = NULL;
     loop_timer_set(n->expiry_timer, UINT64_MAX);
@@ -394,7 +379,7 @@ apply(struct node *n, struct netmap *nm)
         /* Keys alone change nothing that the workers know. */
         snapshot_publish_soon(n);
     }
-    set_expiry_timer(n);
+    set_expiry_timer(n, next_expiry(nm, wall()), wall());
     node_flush(n); /* handshakes of peers that are waited for */
 }
 
@@ -429,10 +414,24 @@ bind_udp(int family, uint16_t port)
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     if (bind(fd, sa, len) != 0) {
+        one = errno;
         close(fd);
+        errno = one;
         return -1;
     }
     return fd;
+}
+
+/* With one family only, peers may be out of reach; a machine without IPv6 is
+ * nothing to speak of. */
+static void
+one_family(const struct node *n, const char *family, int err)
+{
+    if (err != EAFNOSUPPORT)
+        say_warn("node \"%s\": no %s UDP socket on port %u: %s: peers are not "
+                 "reached that way",
+            n->name, family, n->port,
+            err == EADDRINUSE ? "another program has it" : strerror(err));
 }
 
 uint16_t
@@ -460,6 +459,7 @@ static int
 open_sockets(struct node *n, const int udp[2])
 {
     uint16_t had = node_udp_port(udp[0] != -1 ? udp[0] : udp[1]);
+    int err[2];
 
     if (had != 0 && (n->port == 0 || n->port == had)) {
         n->fds.udp4 = udp[0];
@@ -469,13 +469,25 @@ open_sockets(struct node *n, const int udp[2])
     close_fd(udp[0]);
     close_fd(udp[1]);
     n->fds.udp4 = bind_udp(AF_INET, n->port);
+    err[0] = errno;
     had = node_udp_port(n->fds.udp4);
     n->fds.udp6 = bind_udp(AF_INET6, had != 0 ? had : n->port);
+    err[1] = errno;
     if (n->fds.udp4 == -1 && n->fds.udp6 == -1) {
-        say_err("node \"%s\": no UDP socket on port %u (%d: %s)", n->name,
-            n->port, errno, strerror(errno));
+        if (err[0] == EADDRINUSE || err[1] == EADDRINUSE)
+            say_err("node \"%s\" cannot run: UDP port %u is in use by another "
+                    "program: free it, or give the node another \"port\"; it "
+                    "is tried again",
+                n->name, n->port);
+        else
+            say_err("node \"%s\" cannot run: no UDP socket on port %u: %s",
+                n->name, n->port, strerror(err[0]));
         return -1;
     }
+    if (n->fds.udp4 == -1)
+        one_family(n, "IPv4", err[0]);
+    if (n->fds.udp6 == -1)
+        one_family(n, "IPv6", err[1]);
     put_fd(n, "udp4", n->fds.udp4);
     put_fd(n, "udp6", n->fds.udp6);
     return 0;
@@ -507,9 +519,14 @@ node_new(const struct ipc_msg *m, int mesh, const int udp[2], struct hot *hot,
     n->wg_timer = loop_timer_new(tick, n);
     n->publish_timer = loop_timer_new(publish, n);
     n->expiry_timer = loop_timer_new(expire, n);
-    if (n->hot_row == NULL || n->wg_timer == NULL || n->publish_timer == NULL ||
-        n->expiry_timer == NULL || open_sockets(n, udp) != 0 ||
-        (n->pump = pump_new(&n->fds, n->mtu, &pump_ops, n)) == NULL) {
+    if (open_sockets(n, udp) != 0) {
+        node_free(n);
+        return NULL;
+    }
+    if (n->hot_row != NULL && n->wg_timer != NULL && n->publish_timer != NULL &&
+        n->expiry_timer != NULL)
+        n->pump = pump_new(&n->fds, n->mtu, &pump_ops, n);
+    if (n->pump == NULL) {
         say_err(
             "node \"%s\" cannot run: out of memory or descriptors", m->node);
         node_free(n);
@@ -540,6 +557,7 @@ node_free(struct node *n)
     join_free(n->join);
     pump_free(n->pump);
     filter_free(n->filter);
+    snapshot_free(n);
     netmap_free(n->netmap);
     source_file_psks_free(n->psks);
     loop_timer_free(n->wg_timer);
@@ -665,6 +683,28 @@ node_take_netmap(struct node *n, struct netmap *nm, bool cached)
 }
 
 void
+node_take_changes(struct node *n, const uint32_t *rows, size_t count)
+{
+    struct netmap *nm = n->netmap;
+    int64_t now = wall(), next = n->expires, at;
+    size_t i;
+
+    if (peers_update(n, rows, count) != 0) {
+        expire(n); /* or the other way round: a peer is to come back */
+        return;
+    }
+    for (i = 0; i < count; i++) {
+        at = nm->peers[rows[i]].key_expiry;
+        if (at > now && at < next)
+            next = at;
+    }
+    if (next != n->expires)
+        set_expiry_timer(n, next, now);
+    snapshot_publish_rows(n, rows, count);
+    node_flush(n);
+}
+
+void
 node_set_words(struct node *n, const char *words)
 {
     snprintf(n->error, sizeof(n->error), "%s", words);
@@ -770,40 +810,5 @@ node_state(const struct node *n)
 {
     if (n->filter == NULL)
         return "waiting";
-    return self_expired(n) ? "expired" : "running";
-}
-
-const char *
-node_ping(struct node *n, const struct tn_addr *to, uint32_t timeout_ms,
-    uint32_t query)
-{
-    uint8_t buf[WG_HEADROOM + PING_PACKET_MAX + WG_TAILROOM];
-    const struct netmap_node *self;
-    struct timespec ts;
-    uint64_t now = loop_now(), ns;
-    size_t len = 0;
-    unsigned i;
-
-    if (n->filter == NULL)
-        return "no netmap rules yet";
-    if (self_expired(n))
-        return "the key of this node has expired";
-    if (wg_route(n->wg, to) == NULL)
-        return "no peer has this address";
-    self = &n->netmap->self;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-    for (i = 0; i < self->naddresses && len == 0; i++)
-        if (self->addresses[i].bits == 128)
-            len = ping_make(&n->pings, &self->addresses[i].addr, to, query, ns,
-                now + timeout_ms, buf + WG_HEADROOM);
-    if (len == 0)
-        return netmap_first_address(self, tn_addr_is4(to)) == NULL
-                   ? "this node has no address of that family"
-                   : "too many pings are pending";
-    if (n->masked)
-        reach_mask(n, buf + WG_HEADROOM, len);
-    wg_send(n->wg, buf + WG_HEADROOM, len, now);
-    node_flush(n);
-    return NULL;
+    return node_expired(n) ? "expired" : "running";
 }

@@ -29,7 +29,7 @@ struct node_ops {
     void (*netconf)(
         const char *node, const struct tn_prefix *addrs, size_t naddrs);
     void (*publish)(const char *node, uint64_t generation, int fd);
-    /* The end of node_ping() number ${query}; ${error} NULL: an answer came
+    /* The end of echo_begin() number ${query}; ${error} NULL: an answer came
      * after ${ns} nanoseconds, the peer being at ${e}. */
     void (*pong)(uint32_t query, const struct tn_addr *to,
         const struct tn_endpoint *e, uint64_t ns, const char *error);
@@ -51,6 +51,8 @@ struct node_peer {
     bool kept;                      /* scratch of node_apply() */
 };
 
+struct snapshot_image;
+
 struct node {
     struct node *next;
     char name[TN_NODE_NAME_MAX + 1];
@@ -62,11 +64,14 @@ struct node {
     struct pump *pump;
     struct wg_device *wg; /* NULL: no key yet */
     struct node_peer *peers;
-    struct filter *filter; /* NULL: nothing is forwarded */
-    struct netmap *netmap; /* NULL: none rules */
+    struct filter *filter;        /* NULL: nothing is forwarded */
+    struct netmap *netmap;        /* NULL: none rules */
+    struct snapshot_image *image; /* what was published of it, or NULL */
+    int64_t expires; /* the next key does, Unix seconds, or INT64_MAX */
     struct source_file_psks *psks;
-    struct join *join;   /* NULL: its netmap is a file's */
-    struct magic *magic; /* NULL: peers are where their packets come from */
+    struct join *join;       /* NULL: its netmap is a file's */
+    struct magic *magic;     /* NULL: peers are where their packets come from */
+    struct tls_trust *trust; /* of its relays; a reference, or NULL */
     uint8_t private_key[32];
     bool lacks_psks;        /* configured, but not to be had */
     bool resumed;           /* hot peers were initiated to */
@@ -75,6 +80,8 @@ struct node {
     struct loop_timer *wg_timer;
     struct loop_timer *publish_timer;
     struct loop_timer *expiry_timer;
+    struct loop_timer *retry_timer; /* of handshakes under a new key; reach.c */
+    uint64_t retry_ms;
     uint64_t stranger;     /* time of the last handshake with one */
     uint64_t publish_at;   /* loop_now() at which the next one is due */
     uint64_t drop_expired; /* packets while the self key is expired */
@@ -117,6 +124,10 @@ void node_take_key(struct node *n, const uint8_t key[32]);
 void node_take_netmap(struct node *n, struct netmap *nm, bool cached);
 void node_set_words(struct node *n, const char *words);
 
+/* node_take_changes(n, rows, count): the netmap that rules changed in these
+ * peers, as map_state_update() says. */
+void node_take_changes(struct node *n, const uint32_t *rows, size_t count);
+
 void node_set_listeners(struct node *n, const struct ipc_msg *m);
 
 /* For reach.c: a WireGuard message that came; what was sent since may go out,
@@ -131,9 +142,7 @@ void node_reintroduce(struct node *n);
 
 const char *node_state(const struct node *n);
 
-/* ICMP echo through the tunnel to a peer's address; see ping.h.  NULL, and
- * pong() follows; or why not, in a few words. */
-const char *node_ping(struct node *n, const struct tn_addr *to,
-    uint32_t timeout_ms, uint32_t query);
+/* Whether the key of the node itself, which has a netmap, has expired. */
+bool node_expired(const struct node *n);
 
 #endif

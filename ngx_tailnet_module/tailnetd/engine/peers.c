@@ -52,13 +52,42 @@ has_moved(const struct wg_peer *peer, const struct netmap_node *before,
            !has_endpoint(row, &e);
 }
 
+/* Where ${np} is, and what it is besides its routes. */
+static void
+settle(struct node *n, struct node_peer *np, const struct netmap_node *row,
+    uint64_t now)
+{
+    struct wg_peer *peer = np->peer;
+    const struct hot_peer *hot = NULL;
+    struct tn_endpoint e = {0};
+
+    np->self = row;
+    n->masked = n->masked || row->has_masq[0] || row->has_masq[1];
+    np->endpoint = 0;
+    wg_peer_set_psk(
+        peer, n->psks == NULL ? NULL : source_file_psk(n->psks, row->key));
+    if (!n->resumed && wg_peer_endpoint(peer).port == 0)
+        hot = hot_peer(n->hot, n->name, row->key, (int64_t)time(NULL));
+    if (n->magic != NULL)
+        reach_set(n, np, row, hot);
+    if (wg_peer_endpoint(peer).port == 0 &&
+        (n->magic == NULL || row->wireguard_only)) {
+        if (hot != NULL)
+            e = (struct tn_endpoint){hot->addr, hot->port};
+        else if (row->nendpoints > 0)
+            e = row->endpoints[0];
+        wg_peer_set_endpoint(peer, &e);
+    }
+    /* Who talked to the engine before this one is waiting for us. */
+    if (hot != NULL)
+        wg_initiate(n->wg, peer, now);
+}
+
 static int
 add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
 {
     struct wg_peer *peer = wg_peer_by_key(n->wg, row->key);
     struct node_peer *np = peer == NULL ? NULL : wg_peer_data(peer);
-    const struct hot_peer *hot = NULL;
-    struct tn_endpoint e = {0};
 
     if (np == NULL) {
         np = calloc(1, sizeof(*np));
@@ -78,27 +107,8 @@ add_peer(struct node *n, const struct netmap_node *row, uint64_t now)
         return -1;
     if (n->magic == NULL && has_moved(peer, np->self, row))
         wg_peer_set_endpoint(peer, &row->endpoints[0]);
-    np->self = row;
-    n->masked = n->masked || row->has_masq[0] || row->has_masq[1];
-    np->endpoint = 0;
     np->kept = true;
-    wg_peer_set_psk(
-        peer, n->psks == NULL ? NULL : source_file_psk(n->psks, row->key));
-    if (!n->resumed && wg_peer_endpoint(peer).port == 0)
-        hot = hot_peer(n->hot, n->name, row->key, (int64_t)time(NULL));
-    if (n->magic != NULL)
-        reach_set(n, np, row, hot);
-    if (wg_peer_endpoint(peer).port == 0 &&
-        (n->magic == NULL || row->wireguard_only)) {
-        if (hot != NULL)
-            e = (struct tn_endpoint){hot->addr, hot->port};
-        else if (row->nendpoints > 0)
-            e = row->endpoints[0];
-        wg_peer_set_endpoint(peer, &e);
-    }
-    /* Who talked to the engine before this one is waiting for us. */
-    if (hot != NULL)
-        wg_initiate(n->wg, peer, now);
+    settle(n, np, row, now);
     return 0;
 }
 
@@ -157,6 +167,26 @@ add_nobody(struct node *n, const struct netmap *nm, int64_t t, uint64_t now)
         n->wg, wg_peer_by_key(n->wg, row.key), prefixes, used);
     free(prefixes);
     return rc;
+}
+
+int
+peers_update(struct node *n, const uint32_t *rows, size_t count)
+{
+    uint64_t now = loop_now();
+    int64_t t = (int64_t)time(NULL);
+    const struct netmap_node *row;
+    struct wg_peer *peer;
+    size_t i;
+
+    for (i = 0; i < count; i++) {
+        row = &n->netmap->peers[rows[i]];
+        peer = wg_peer_by_key(n->wg, row->key);
+        if (may_talk(row, t) != (peer != NULL))
+            return -1;
+        if (peer != NULL)
+            settle(n, wg_peer_data(peer), row, now);
+    }
+    return 0;
 }
 
 int

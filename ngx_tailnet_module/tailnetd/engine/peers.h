@@ -5,6 +5,8 @@
 #define PEERS_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct netmap;
 struct node;
@@ -15,6 +17,13 @@ struct node;
  * then some may be of ${nm} already.
  */
 int peers_apply(struct node *n, const struct netmap *nm);
+
+/*
+ * peers_update(n, rows, count): those of the netmap that rules changed, as
+ * map_state_update() says.  Returns 0, or -1: one of them begins or ends to be
+ * a peer, which is for peers_apply().
+ */
+int peers_update(struct node *n, const uint32_t *rows, size_t count);
 
 /* peers_drop(n, all): removes peers with their sessions; without ${all}, those
  * that the last peers_apply() did not keep. */

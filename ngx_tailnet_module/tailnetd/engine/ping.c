@@ -44,26 +44,37 @@ put_echo(uint8_t *icmp, uint8_t type, uint16_t id, uint16_t row, uint32_t seed)
     put_checksum(icmp + 2, sum(icmp, ICMP_LEN, seed));
 }
 
-size_t
-ping_make(struct ping_list *l, const struct tn_addr *from,
-    const struct tn_addr *to, uint32_t query, uint64_t ns, uint64_t deadline,
-    uint8_t packet[PING_PACKET_MAX])
+/* The row's number, or PING_PENDING_MAX: all are pending. */
+static uint16_t
+add(struct ping_list *l, const struct ping *p)
 {
-    bool is4 = tn_addr_is4(to);
     uint16_t row;
 
-    if (tn_addr_is4(from) != is4)
-        return 0;
     for (row = 0; row < PING_PENDING_MAX; row++)
         if (l->pending[row].query == 0)
             break;
-    if (row == PING_PENDING_MAX)
-        return 0;
-    l->pending[row] = (struct ping){
-        .query = query, .to = *to, .sent = ns, .deadline = deadline};
+    if (row < PING_PENDING_MAX) {
+        l->pending[row] = *p;
+        l->pending[row].serial = l->serial++;
+    }
+    return row;
+}
 
+/* List, row and serial number: a late answer is not the next one's. */
+static void
+put_token(const struct ping_list *l, uint16_t row, uint8_t token[TSMP_PING_LEN])
+{
+    memcpy(token, &l->id, 2);
+    memcpy(token + 2, &row, 2);
+    memcpy(token + 4, &l->pending[row].serial, 4);
+}
+
+static size_t
+make_echo(const struct ping_list *l, uint16_t row, const struct tn_addr *from,
+    const struct tn_addr *to, uint8_t packet[PING_PACKET_MAX])
+{
     memset(packet, 0, PING_PACKET_MAX);
-    if (is4) {
+    if (tn_addr_is4(to)) {
         packet[0] = 0x45;
         packet[3] = IP4_HDR + ICMP_LEN;
         packet[8] = 64;
@@ -83,6 +94,58 @@ ping_make(struct ping_list *l, const struct tn_addr *from,
     put_echo(packet + IP6_HDR, ECHO6, l->id, row,
         sum(packet + 8, 32, ICMP_LEN + PROTO_ICMP6));
     return IP6_HDR + ICMP_LEN;
+}
+
+size_t
+ping_make(struct ping_list *l, const struct tn_addr *from, const struct ping *p,
+    uint8_t packet[PING_PACKET_MAX])
+{
+    uint8_t data[TSMP_PING_LEN];
+    uint16_t row;
+
+    _Static_assert(TSMP_MAX_LEN <= PING_PACKET_MAX, "one buffer for both");
+    if (tn_addr_is4(from) != tn_addr_is4(&p->to))
+        return 0;
+    row = add(l, p);
+    if (row == PING_PENDING_MAX)
+        return 0;
+    if (p->kind == PING_ICMP)
+        return make_echo(l, row, from, &p->to, packet);
+    put_token(l, row, data);
+    return tsmp_ping(packet, from, &p->to, data, false);
+}
+
+bool
+ping_token(
+    struct ping_list *l, const struct ping *p, uint8_t token[PING_TOKEN_LEN])
+{
+    uint16_t row = add(l, p);
+
+    if (row == PING_PENDING_MAX)
+        return false;
+    memset(token, 0, PING_TOKEN_LEN);
+    put_token(l, row, token);
+    return true;
+}
+
+struct ping *
+ping_find(struct ping_list *l, enum ping_kind kind, const uint8_t *token)
+{
+    uint8_t own[TSMP_PING_LEN];
+    uint16_t row;
+
+    memcpy(&row, token + 2, 2);
+    if (row >= PING_PENDING_MAX || l->pending[row].query == 0 ||
+        l->pending[row].kind != kind)
+        return NULL;
+    put_token(l, row, own);
+    return memcmp(own, token, sizeof(own)) == 0 ? &l->pending[row] : NULL;
+}
+
+void
+ping_end(struct ping *p)
+{
+    p->query = 0;
 }
 
 bool
@@ -109,6 +172,7 @@ ping_match(
         return false;
     row = (uint16_t)(icmp[6] << 8 | icmp[7]);
     if (row >= PING_PENDING_MAX || l->pending[row].query == 0 ||
+        l->pending[row].kind != PING_ICMP ||
         !tn_addr_equal(&l->pending[row].to, &src))
         return false;
     *p = l->pending[row];

@@ -27,6 +27,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "../../core/tn_snap_read.h"
@@ -195,6 +196,12 @@ is_shared(const struct build *b, size_t i)
                                  strcasecmp(theirs, b->suffix) != 0);
 }
 
+static bool
+is_expired(const struct netmap_node *n, int64_t now)
+{
+    return n->expired || (n->key_expiry != 0 && n->key_expiry <= now);
+}
+
 static uint32_t
 flags_of(const struct build *b, size_t i)
 {
@@ -207,7 +214,7 @@ flags_of(const struct build *b, size_t i)
     if (is_shared(b, i)) {
         flags |= TN_PEER_SHARED;
     }
-    if (n->expired || (n->key_expiry != 0 && n->key_expiry <= b->o->now)) {
+    if (is_expired(n, b->o->now)) {
         flags |= TN_PEER_EXPIRED;
     }
     if (n->online) {
@@ -735,6 +742,10 @@ publish_build(const struct netmap *nm, const struct publish_opts *o,
     };
     int rc = write_all(&b);
 
+    if (rc == 0 && o->records != NULL) {
+        *o->records = b.offs;
+        b.offs = NULL;
+    }
     free(b.offs);
     free(b.claims);
     free(b.profiles);
@@ -751,37 +762,87 @@ publish_build(const struct netmap *nm, const struct publish_opts *o,
     return 0;
 }
 
+enum publish_news
+publish_row(
+    struct tn_snap_peer *rec, const struct netmap_node *row, int64_t now)
+{
+    uint32_t flags = rec->flags & ~(uint32_t)TN_PEER_ONLINE;
+
+    /* Who has expired has no capabilities. */
+    if (is_expired(row, now) != ((flags & TN_PEER_EXPIRED) != 0)) {
+        return PUBLISH_WHOLE;
+    }
+    flags |= row->online ? TN_PEER_ONLINE : 0;
+    if (flags == rec->flags && row->key_expiry == rec->key_expiry) {
+        return PUBLISH_SAME;
+    }
+    rec->flags = flags;
+    rec->key_expiry = row->key_expiry;
+    return PUBLISH_RECORD;
+}
+
+static int
+new_memfd(void)
+{
+    return memfd_create("tailnet-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
+static int
+close_failed(int fd)
+{
+    int saved = errno;
+
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
 int
 publish_memfd(const void *bytes, size_t size)
 {
     const uint8_t *p = bytes;
-    int fd = memfd_create("tailnet-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int saved;
+    int fd = new_memfd();
     ssize_t n;
 
-    if (fd == -1) {
-        return -1;
-    }
-    while (size > 0) {
+    while (fd != -1 && size > 0) {
         n = write(fd, p, size);
         if (n == -1 && errno == EINTR) {
             continue;
         }
         if (n == -1) {
-            goto fail;
+            return close_failed(fd);
         }
         p += n;
         size -= (size_t)n;
     }
-    if (fcntl(fd, F_ADD_SEALS,
-            F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == -1) {
-        goto fail;
-    }
     return fd;
+}
 
-fail:
-    saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
+int
+publish_copy(int fd, size_t size)
+{
+    int to = new_memfd();
+    off_t at = 0;
+    ssize_t n;
+
+    while (to != -1 && (size_t)at < size) {
+        n = sendfile(to, fd, &at, size - (size_t)at);
+        if (n == -1 && errno == EINTR) {
+            continue;
+        }
+        if (n == 0) { /* it is shorter: not one of ours */
+            errno = EIO;
+        }
+        if (n <= 0) {
+            return close_failed(to);
+        }
+    }
+    return to;
+}
+
+int
+publish_seal(int fd)
+{
+    return fcntl(fd, F_ADD_SEALS,
+        F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "../../core/tn_node.h"
+#include "../../core/tn_snap.h"
 #include "netmap.h"
 
 struct publish_opts {
@@ -20,6 +21,9 @@ struct publish_opts {
      */
     const char *(*caps)(void *arg, const struct netmap_node *peer);
     void *arg;
+    /* NULL, or where the offsets of all records go, for free(3): the self
+     * node's first, then the peers' in their order. */
+    uint32_t **records;
 };
 
 /*
@@ -36,10 +40,28 @@ struct publish_opts {
 int publish_build(const struct netmap *nm, const struct publish_opts *o,
     void **bytes, size_t *size, char err[TN_ERR_MAX]);
 
+/* What a changed row means for the record that it had. */
+enum publish_news {
+    PUBLISH_SAME,   /* nothing */
+    PUBLISH_RECORD, /* the record is another one */
+    PUBLISH_WHOLE,  /* more than the record: publish_build() */
+};
+
 /*
- * publish_memfd(bytes, size): a close-on-exec memory file of these bytes, its
- * size, content and seals sealed.  Returns its descriptor, or -1 and errno.
+ * publish_row(rec, row, now): ${rec} becomes the record of ${row}, of which at
+ * most those fields changed that map_state_update() names.
+ */
+enum publish_news publish_row(
+    struct tn_snap_peer *rec, const struct netmap_node *row, int64_t now);
+
+/*
+ * publish_memfd(bytes, size): a close-on-exec memory file of these bytes.
+ * publish_copy(fd, size): one of the bytes of another one.  publish_seal(fd):
+ * its size, content and seals are sealed.  They return the descriptor (0), or
+ * -1 and errno.
  */
 int publish_memfd(const void *bytes, size_t size);
+int publish_copy(int fd, size_t size);
+int publish_seal(int fd);
 
 #endif

@@ -8,10 +8,13 @@
 #include "../magic/magic.h"
 #include "../magic/masq.h"
 #include "../magic/tsmp.h"
+#include "echo.h"
 #include "node.h"
 #include "say.h"
 
-#define REJECTS_S 5 /* logged a second */
+#define REJECTS_S    5 /* logged a second */
+#define RETRY_MIN_MS 250
+#define RETRY_MAX_MS 1000 /* twice the delay before, up to this */
 
 static struct node_peer *
 peer_of(struct magic_peer *p)
@@ -78,22 +81,64 @@ op_network(void *ctx)
         control_network_changed(join_control(n->join));
 }
 
-static const struct magic_ops ops = {
-    op_send, op_flush, op_wireguard, op_moved, op_announce, op_network};
+static bool
+op_pong(void *ctx, struct magic_peer *p, const uint8_t txid[12],
+    const struct tn_endpoint *src)
+{
+    return echo_disco(ctx, peer_of(p), txid, src);
+}
+
+/*
+ * Under a new key the first handshakes go out before the relay knows it, and
+ * before every peer does.  A peer that has no path to it yet answers by that
+ * relay, in vain.  What is still not answered is asked again, not at once: what
+ * waited for the relay goes out now.
+ */
+static void
+op_rekeyed(void *ctx)
+{
+    struct node *n = ctx;
+
+    n->retry_ms = RETRY_MIN_MS;
+    loop_timer_set(n->retry_timer, loop_now() + n->retry_ms);
+}
+
+static void
+retry(void *arg)
+{
+    struct node *n = arg;
+    struct node_peer *np;
+    uint64_t now = loop_now();
+
+    for (np = n->peers; n->wg != NULL && np != NULL; np = np->next)
+        wg_retry(n->wg, np->peer, now);
+    node_flush(n);
+    n->retry_ms *= 2;
+    loop_timer_set(n->retry_timer,
+        n->retry_ms > RETRY_MAX_MS ? UINT64_MAX : now + n->retry_ms);
+}
+
+static const struct magic_ops ops = {op_send, op_flush, op_wireguard, op_moved,
+    op_announce, op_network, op_rekeyed, op_pong};
 
 int
 reach_begin(struct node *n)
 {
-    char err[TLS_ERROR_MAX];
+    const struct tn_endpoint *e;
+    size_t count;
     struct magic_config c = {.node = n->name,
         .private_key = n->private_key,
         .disco = n->hot_row->disco,
         .home = &n->hot_row->home,
         .port = {node_udp_port(n->fds.udp4), node_udp_port(n->fds.udp6)},
-        .trust = join_trust(err)};
+        .trust = tls_trust_ref(join_trust(n->join))};
 
-    if (c.trust == NULL || (n->magic = magic_new(&c, &ops, n)) == NULL)
+    n->trust = c.trust;
+    n->retry_timer = loop_timer_new(retry, n);
+    if (n->retry_timer == NULL || c.trust == NULL || (n->magic = magic_new(&c, &ops, n)) == NULL)
         return -1;
+    e = join_endpoints(n->join, &count);
+    magic_explicit(n->magic, e, count);
     control_set_disco(join_control(n->join), magic_disco(n->magic));
     op_announce(n);
     return 0;
@@ -104,6 +149,10 @@ reach_end(struct node *n)
 {
     magic_free(n->magic);
     n->magic = NULL;
+    loop_timer_free(n->retry_timer);
+    n->retry_timer = NULL;
+    tls_trust_free(n->trust);
+    n->trust = NULL;
 }
 
 void
@@ -129,6 +178,35 @@ reach_heard(struct node *n, struct node_peer *np, int64_t now)
         hot_saw_relay(n->hot, n->name, wg_peer_key(np->peer), region, now);
     else if (e.port != 0)
         hot_saw(n->hot, n->name, wg_peer_key(np->peer), &e, now);
+}
+
+static bool
+lives_at(const struct netmap_node *row, const struct tn_endpoint *e)
+{
+    unsigned i;
+
+    for (i = 0; i < row->nendpoints; i++)
+        if (row->endpoints[i].port == e->port &&
+            tn_addr_equal(&row->endpoints[i].addr, &e->addr))
+            return true;
+    return false;
+}
+
+struct node_peer *
+reach_stranger(struct node *n, const struct tn_endpoint *src)
+{
+    const uint8_t *key = magic_relay_sender(n->magic);
+    struct wg_peer *peer = key == NULL ? NULL : wg_peer_by_key(n->wg, key);
+    struct node_peer *np = peer == NULL ? NULL : wg_peer_data(peer);
+    static const struct tn_endpoint none;
+
+    if (key == NULL)
+        for (np = n->peers; np != NULL && !lives_at(np->self, src);)
+            np = np->next;
+    if (np != NULL && magic_way(n->magic, &np->way).at.port == 0)
+        magic_peer_resume(
+            n->magic, &np->way, key == NULL ? src : &none, derp_region(src));
+    return np;
 }
 
 /* ---- messages between nodes ---- */
@@ -191,6 +269,9 @@ reach_message(
     case TSMP_PING:
         if (is_address_of(&n->netmap->self, &t.dst))
             answer(n, &t);
+        break;
+    case TSMP_PONG:
+        echo_tsmp(n, &t);
         break;
     case TSMP_REJECT:
         tell_reject(n, np, &t);

@@ -13,6 +13,7 @@ struct node;
 struct node_peer;
 struct hot_peer;
 struct netmap_node;
+struct tn_endpoint;
 
 /* reach_begin(n): the node joins; its sockets are there and its key is known.
  * Returns 0, or -1: no memory. */
@@ -26,6 +27,13 @@ void reach_set(struct node *n, struct node_peer *np,
 
 /* reach_heard(n, np, now): something authentic came; for hot.h. */
 void reach_heard(struct node *n, struct node_peer *np, int64_t now);
+
+/*
+ * reach_stranger(n, src): the peer that a packet of a forgotten session came
+ * from, by the relay's word or, where the netmap says who lives at ${src}, by
+ * that; it is answered there until a better way is known.  NULL: nobody's.
+ */
+struct node_peer *reach_stranger(struct node *n, const struct tn_endpoint *src);
 
 /* reach_message(n, np, packet, len): whether the inner packet from ${np} was a
  * message between nodes (magic/tsmp.h), which is answered here. */

@@ -44,15 +44,31 @@ endpoints_of(const struct magic *m)
     return out;
 }
 
+static const struct netmap_region *
+region_of(const struct node *n, unsigned id)
+{
+    return n->netmap == NULL ? NULL : netmap_region(n->netmap->derp, id);
+}
+
+static void
+set_region(json_t *o, const struct node *n, unsigned id)
+{
+    const struct netmap_region *r = region_of(n, id);
+
+    json_object_set_new(o, "region", json_integer(id));
+    json_object_set_new(o, "code", json_string(r == NULL ? "" : r->code));
+    json_object_set_new(o, "name", json_string(r == NULL ? "" : r->name));
+}
+
 static json_t *
-latencies_of(const struct message_netinfo *net)
+latencies_of(const struct node *n, const struct message_netinfo *net)
 {
     json_t *out = json_array(), *o;
     unsigned i;
 
     for (i = 0; i < net->nlatency; i++) {
         o = json_object();
-        json_object_set_new(o, "region", json_integer(net->latency[i].region));
+        set_region(o, n, net->latency[i].region);
         json_object_set_new(o, "ipv6", json_boolean(net->latency[i].six));
         json_object_set_new(o, "ms", json_real(net->latency[i].seconds * 1000));
         json_array_append_new(out, o);
@@ -140,7 +156,7 @@ status_reach(const struct node *n)
     json_object_set_new(o, "udp", flag(net->working_udp));
     json_object_set_new(o, "ipv6", flag(net->working_ipv6));
     json_object_set_new(o, "mapping_varies", flag(net->varies));
-    json_object_set_new(o, "latencies", latencies_of(net));
+    json_object_set_new(o, "latencies", latencies_of(n, net));
     json_object_set_new(o, "endpoints", endpoints_of(n->magic));
     json_object_set_new(o, "relays", relays_of(n->magic));
     json_object_set_new(

@@ -2,14 +2,15 @@
  * Theory of operation.  Every request is a row of a table: who may send it,
  * how long it is, how many descriptors it brings, who handles it.  Length,
  * role and count are checked before any byte of the body is believed.
- * Handlers answer at once; only STATUS and PING wait for the engine (query.h)
- * and STOP for the end.
+ * Handlers answer at once; only STATUS and PING wait for the engine (query.h),
+ * STOP for the end, and TABLE for keys that another tailnetd still has.
  */
 #include "admin.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,7 +32,18 @@ struct request {
     int64_t now;
 };
 
+/* A node table whose keys another tailnetd has, which may be ending. */
+struct waiting {
+    unsigned slot;   /* of who said it ... */
+    uint64_t serial; /* ... 0: free */
+    uint32_t seq;
+    int64_t next, until;
+    size_t len;
+    char *text;
+};
+
 static struct {
+    struct waiting waiting[ADMIN_WAITING_MAX];
     bool service;
     bool stop;
     unsigned slot; /* of who said STOP */
@@ -56,7 +68,11 @@ void
 admin_stopped(void)
 {
     struct conn *c = conn_find(admin.slot, admin.serial);
+    unsigned i;
 
+    for (i = 0; i < ADMIN_WAITING_MAX; i++)
+        free(admin.waiting[i].text);
+    memset(admin.waiting, 0, sizeof(admin.waiting));
     if (admin.stop && c != NULL)
         conn_reply(c, TN_ADMIN_OK, admin.seq, NULL, 0);
 }
@@ -178,31 +194,108 @@ hello(struct conn *c, const struct conn_msg *m)
 
 /* ---- masters ---- */
 
+/* Tries a table and answers; false: its keys may be there soon, and ${last} did
+ * not say that there is no time left. */
+static bool
+try_table(struct conn *c, uint32_t seq, const char *text, size_t len,
+    int64_t now, bool last)
+{
+    char err[TN_ERR_MAX];
+    unsigned line;
+    int rc = cycle_table(c->cycle, text, len, "/", err, &line);
+
+    if (rc == EAGAIN && !last)
+        return false;
+    if (rc != 0) {
+        if (line != 0)
+            conn_error(c, seq, rc, "node table, line %u: %s", line, err);
+        else
+            conn_error(c, seq, rc == EAGAIN ? EBUSY : rc, "%s", err);
+        log_info("node table refused: %s", err);
+        return true;
+    }
+    cycle_sync();
+    child_need(now);
+    conn_reply(c, TN_ADMIN_OK, seq, NULL, 0);
+    return true;
+}
+
+/* false: there is no place, or no memory. */
+static bool
+wait_table(const struct request *r, const char *text, size_t len)
+{
+    struct waiting *w = NULL;
+    unsigned i;
+
+    for (i = 0; i < ADMIN_WAITING_MAX && w == NULL; i++)
+        if (admin.waiting[i].serial == 0)
+            w = &admin.waiting[i];
+    if (w == NULL || (w->text = malloc(len + 1)) == NULL)
+        return false;
+    memcpy(w->text, text, len);
+    w->len = len;
+    w->slot = conn_slot(r->c);
+    w->serial = r->c->serial;
+    w->seq = r->seq;
+    w->next = r->now + KEYSRC_PAUSE_MS;
+    w->until = r->now + KEYSRC_WAIT_MS;
+    return true;
+}
+
+static void
+end_wait(struct waiting *w)
+{
+    free(w->text);
+    memset(w, 0, sizeof(*w));
+}
+
+void
+admin_tick(int64_t now)
+{
+    struct waiting *w;
+    struct conn *c;
+    unsigned i;
+
+    for (i = 0; i < ADMIN_WAITING_MAX; i++) {
+        w = &admin.waiting[i];
+        if (w->serial == 0 || now < w->next)
+            continue;
+        w->next = now + KEYSRC_PAUSE_MS;
+        c = conn_find(w->slot, w->serial);
+        if (c == NULL ||
+            try_table(c, w->seq, w->text, w->len, now, now >= w->until))
+            end_wait(w);
+    }
+}
+
+int64_t
+admin_deadline(void)
+{
+    int64_t first = -1;
+    unsigned i;
+
+    for (i = 0; i < ADMIN_WAITING_MAX; i++) {
+        const struct waiting *w = &admin.waiting[i];
+
+        if (w->serial != 0 && (first == -1 || w->next < first))
+            first = w->next;
+    }
+    return first;
+}
+
 static void
 on_table(struct request *r)
 {
     const struct tn_admin_text *t = (const void *)r->bytes;
-    char err[TN_ERR_MAX];
-    unsigned line;
-    int rc;
+    size_t len = r->len - sizeof(*t);
 
     /* ADOPTs have been said: an engine that goes on knows its descriptors. */
     if (admin.bequest != -1)
         child_adopt(admin.bequest, r->now);
     admin.bequest = -1;
-    rc = cycle_table(
-        r->c->cycle, t->text, r->len - sizeof(*t), "/", err, &line);
-    if (rc != 0 && line != 0)
-        conn_error(r->c, r->seq, rc, "node table, line %u: %s", line, err);
-    else if (rc != 0)
-        conn_error(r->c, r->seq, rc, "%s", err);
-    if (rc != 0) {
-        log_info("node table refused: %s", err);
-        return;
-    }
-    cycle_sync();
-    child_need(r->now);
-    ok(r);
+    if (!try_table(r->c, r->seq, t->text, len, r->now, false) &&
+        !wait_table(r, t->text, len))
+        (void)try_table(r->c, r->seq, t->text, len, r->now, true);
 }
 
 static void

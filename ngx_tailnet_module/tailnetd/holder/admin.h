@@ -12,6 +12,12 @@
 /* admin_read(c, now): one message of ${c}, if there is one. */
 void admin_read(struct conn *c, int64_t now);
 
+/* A node table whose keys another tailnetd has is tried again for a time;
+ * others are answered meanwhile.  When admin_tick() is due; -1: never. */
+#define ADMIN_WAITING_MAX 8
+int64_t admin_deadline(void);
+void admin_tick(int64_t now);
+
 /* admin_publish(n): the snapshot of ${n} to all that subscribed. */
 void admin_publish(const struct lease *n);
 

@@ -86,8 +86,10 @@ lock(const struct tn_node *n, char err[TN_ERR_MAX])
 
     if (path[0] == '\0')
         return 0;
-    if (tn_node_joins(n) && state_make(path, err) == -1)
+    if (tn_node_joins(n) && state_make(path, err) == -1) {
+        errno = EACCES;
         return -1;
+    }
     return keysrc_lock(path, err);
 }
 
@@ -173,7 +175,7 @@ realize(struct cycle *c, char err[TN_ERR_MAX])
 
     for (c->n = 0; c->n < all; c->n++) {
         if (lock(&c->nodes[c->n], err) == -1) {
-            rc = EBUSY;
+            rc = errno == EWOULDBLOCK ? EAGAIN : EBUSY;
             break;
         }
     }

@@ -36,7 +36,8 @@ void cycle_close(struct cycle *c);
 /*
  * cycle_table(c, text, len, prefix, err): its node table.  Every node has a
  * namespace and a locked key afterwards.  Returns 0, or an errno, a sentence
- * and nothing changed; ${*line}: of ${text}, or 0.
+ * and nothing changed; ${*line}: of ${text}, or 0.  EAGAIN: another tailnetd
+ * has a key, which may be ending: see KEYSRC_WAIT_MS.
  */
 int cycle_table(struct cycle *c, const char *text, size_t len,
     const char *prefix, char err[TN_ERR_MAX], unsigned *line);

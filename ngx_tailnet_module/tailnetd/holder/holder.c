@@ -49,12 +49,15 @@ static struct {
     int64_t linger;        /* when to end, or -1 */
     int64_t stop;          /* nginx waits for our end until then, or -1 */
     int64_t stop_look;     /* when data to deliver is looked for again */
+    int64_t reload;        /* when the file is tried again, or -1 ... */
+    int64_t reload_end;    /* ... and until when */
     bool ending;
     unsigned dropped; /* descriptors the store had no place for */
     struct pollfd polls[POLL_CONNS + TN_ADMIN_CONN_MAX];
     unsigned slots[TN_ADMIN_CONN_MAX]; /* of the connections in polls */
     size_t nslots;
-} holder = {.signals = -1, .linger = -1, .stop = -1, .stop_look = -1};
+} holder = {
+    .signals = -1, .linger = -1, .stop = -1, .stop_look = -1, .reload = -1};
 
 static int64_t
 clock_ms(void)
@@ -138,6 +141,11 @@ message(const struct ipc_msg *m, const int *fds, size_t nfds)
         if (n != NULL)
             lease_want_key(n);
         break;
+    case IPC_UNMADE:
+        n = lease_find(m->node);
+        if (n != NULL)
+            lease_unmade(n, clock_ms());
+        break;
     case IPC_ANSWER:
         query_answer(m->id, nfds == 1 ? fds[0] : -1);
         break;
@@ -207,7 +215,8 @@ failed:
     return -1;
 }
 
-/* Makes the file's nodes rule; on failure the old ones go on. */
+/* Makes the file's nodes rule.  Returns 0, or an errno and the old ones go on;
+ * EAGAIN: as of cycle_table(). */
 static int
 load_service(int64_t now, char err[TN_ERR_MAX])
 {
@@ -219,12 +228,12 @@ load_service(int64_t now, char err[TN_ERR_MAX])
     int rc;
 
     if (holder_read_file(path, &text, &len, err) == -1)
-        return -1;
+        return EINVAL;
     c = cycle_new(true);
     if (c == NULL) {
         free(text);
         snprintf(err, TN_ERR_MAX, "no memory for a node table");
-        return -1;
+        return ENOMEM;
     }
     holder_prefix(path, prefix);
     rc = cycle_table(c, text, len, prefix, why, &line);
@@ -235,7 +244,7 @@ load_service(int64_t now, char err[TN_ERR_MAX])
             snprintf(err, TN_ERR_MAX, "%.200s:%u: %.280s", path, line, why);
         else
             memcpy(err, why, TN_ERR_MAX);
-        return -1;
+        return rc;
     }
     cycle_commit(c);
     if (holder.service != NULL)
@@ -361,10 +370,29 @@ check_users(int64_t now)
 /* ---- the loop ---- */
 
 static void
+reload(int64_t now)
+{
+    char err[TN_ERR_MAX];
+    int rc;
+
+    if (holder.reload == -1 || now < holder.reload)
+        return;
+    holder.reload = -1;
+    if (holder.ending)
+        return;
+    rc = load_service(now, err);
+    if (rc == EAGAIN && now < holder.reload_end)
+        holder.reload = now + KEYSRC_PAUSE_MS;
+    else if (rc != 0)
+        log_err("%s: the nodes stay as they are", err);
+    else
+        log_notice("%s was read again", holder.conf->file);
+}
+
+static void
 on_signals(int64_t now)
 {
     struct signalfd_siginfo si;
-    char err[TN_ERR_MAX];
 
     while (read(holder.signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
         if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
@@ -372,10 +400,8 @@ on_signals(int64_t now)
         if (si.ssi_signo != SIGHUP || holder.conf->file == NULL ||
             holder.ending)
             continue;
-        if (load_service(now, err) == -1)
-            log_err("%s: the nodes stay as they are", err);
-        else
-            log_notice("%s was read again", holder.conf->file);
+        holder.reload = now;
+        holder.reload_end = now + KEYSRC_WAIT_MS;
     }
 }
 
@@ -412,6 +438,8 @@ wait_ms(int64_t now)
     earlier(&first, query_deadline());
     earlier(&first, holder.linger);
     earlier(&first, holder.stop_look);
+    earlier(&first, holder.reload);
+    earlier(&first, admin_deadline());
     earlier(&first, lease_drain_deadline());
     if (child_running())
         earlier(&first, lease_deadline());
@@ -471,11 +499,28 @@ turn(void)
     child_tick(now);
     lease_tick(now);
     query_tick(now);
+    if (!holder.ending)
+        admin_tick(now);
+    reload(now);
     if (conn_sweep() > 0 && !holder.ending)
         cycle_sync();
     lease_drain(now);
     lease_flush();
     check_users(now);
+}
+
+/* Nobody is served yet: the keys of a service that is being restarted can be
+ * waited for. */
+static int
+first_load(char err[TN_ERR_MAX])
+{
+    static const struct timespec pause = {0, KEYSRC_PAUSE_MS * 1000000};
+    int64_t until = clock_ms() + KEYSRC_WAIT_MS;
+    int rc;
+
+    while ((rc = load_service(clock_ms(), err)) == EAGAIN && clock_ms() < until)
+        (void)nanosleep(&pause, NULL);
+    return rc;
 }
 
 static void
@@ -518,7 +563,7 @@ holder_main(const struct holder_config *conf)
     if (rc == 0 && conf->file != NULL) {
         cycle_service();
         admin_service();
-        if (load_service(clock_ms(), err) == -1) {
+        if (first_load(err) != 0) {
             rc = EINVAL;
             end(clock_ms(), "there is nothing to serve");
             cycle_drop_all();

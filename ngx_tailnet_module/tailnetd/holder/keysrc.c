@@ -8,14 +8,9 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../log.h"
-
-#define LOCK_WAIT_MS \
-    1600 /* longer than a STOP drains, shorter than nginx asks */
-#define LOCK_PAUSE_MS 50
 
 #define LOCKS_MAX   (4 * TN_NODES_MAX) /* of all node tables that live */
 #define WATCHES_MAX LOCKS_MAX
@@ -127,40 +122,25 @@ find_lock(const char *path)
     return NULL;
 }
 
-/*
- * The tailnetd of an nginx that has just ended may still be delivering its last
- * bytes: it is waited for, for as long as that may take.
- */
-static int
-lock_key(int fd)
-{
-    static const struct timespec pause = {0, LOCK_PAUSE_MS * 1000000};
-    unsigned waited;
-
-    for (waited = 0; flock(fd, LOCK_EX | LOCK_NB) == -1;
-         waited += LOCK_PAUSE_MS) {
-        if (errno != EWOULDBLOCK || waited >= LOCK_WAIT_MS)
-            return -1;
-        (void)nanosleep(&pause, NULL);
-    }
-    return 0;
-}
-
 /* Locks what ${path} names now into ${*fd}; -1 there: no such file. */
 static int
 take(const char *path, int *fd, char err[TN_ERR_MAX])
 {
+    int why;
+
     *fd = open_file(path);
-    if (*fd == -1 || lock_key(*fd) == 0)
+    if (*fd == -1 || flock(*fd, LOCK_EX | LOCK_NB) == 0)
         return 0;
-    if (errno == EWOULDBLOCK)
+    why = errno;
+    if (why == EWOULDBLOCK)
         snprintf(err, TN_ERR_MAX,
             "%.400s: this node key is in use by another tailnetd", path);
     else
         snprintf(err, TN_ERR_MAX, "%.400s: cannot be locked: %s", path,
-            strerror(errno));
+            strerror(why));
     close(*fd);
     *fd = -1;
+    errno = why;
     return -1;
 }
 
@@ -179,6 +159,7 @@ keysrc_lock(const char *path, char err[TN_ERR_MAX])
     if (i == LOCKS_MAX) {
         snprintf(
             err, TN_ERR_MAX, "more than %d private keys in use", LOCKS_MAX);
+        errno = ENOSPC;
         return -1;
     }
     l = &locks[i];

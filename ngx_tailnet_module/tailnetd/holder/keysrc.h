@@ -17,6 +17,10 @@
 #define KEYSRC_POLL_MS   5000 /* where inotify does not see a change */
 #define KEYSRC_SETTLE_MS 50   /* after an event: writers write in pieces */
 
+/* For a lock: longer than a STOP drains, shorter than nginx asks. */
+#define KEYSRC_WAIT_MS  1600
+#define KEYSRC_PAUSE_MS 50
+
 enum keysrc_kind {
     KEYSRC_SECRET, /* refused when others can write it; a warning when they
                       can read it */
@@ -46,7 +50,9 @@ bool keysrc_same(const struct keysrc_id *a, const struct keysrc_id *b);
 /*
  * keysrc_lock(path, err): hold the lock on a private key's file; counted.  A
  * file that is not there (yet) is no error: keysrc_relock() locks it when it
- * is.  Returns 0, or -1 and a sentence: somebody else has it.
+ * is.  Returns 0, or -1 and a sentence, with errno EWOULDBLOCK: somebody else
+ * has it.  The tailnetd of an nginx that has just ended may still be delivering
+ * its last bytes: who asks tries again for KEYSRC_WAIT_MS.
  */
 int keysrc_lock(const char *path, char err[TN_ERR_MAX]);
 void keysrc_unlock(const char *path);

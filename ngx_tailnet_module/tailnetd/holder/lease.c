@@ -61,7 +61,7 @@ add(const char *name, char err[TN_ERR_MAX])
         n->serial = ++serials;
         n->ns = NETNS_NONE;
         n->watch = -1;
-        n->snapshot = -1;
+        n->snapshot = n->before = -1;
         for (int k = 0; k < IPC_SAVES; k++)
             n->saved[k] = -1;
         return n;
@@ -136,6 +136,8 @@ lease_drop(struct lease *n)
     sock_drop_node(n->name);
     store_drop_node(n->name);
     keysrc_unwatch(n->watch);
+    if (n->before != -1)
+        close(n->before);
     if (n->snapshot != -1)
         close(n->snapshot);
     for (int k = 0; k < IPC_SAVES; k++)
@@ -267,7 +269,7 @@ open_key(struct lease *n, char err[TN_ERR_MAX])
 /* Opens the node's files behind ${fds}[0] and names them in ${kind}.  Returns
  * how many there are; ${why} says what is missing. */
 static size_t
-open_files(struct lease *n, int fds[4], uint16_t *kind, char why[TN_ERR_MAX])
+open_files(struct lease *n, int fds[5], uint16_t *kind, char why[TN_ERR_MAX])
 {
     char err[TN_ERR_MAX];
     size_t used = 1;
@@ -322,7 +324,7 @@ write_options(const struct lease *n)
 
 /* The same for a node that joins: its options, and what it saved. */
 static size_t
-open_saved(struct lease *n, int fds[4], uint16_t *kind, char why[TN_ERR_MAX])
+open_saved(struct lease *n, int fds[5], uint16_t *kind, char why[TN_ERR_MAX])
 {
     static const uint16_t bits[IPC_SAVES] = {
         IPC_NODE_SAVED_KEYS, IPC_NODE_SAVED_NETMAP};
@@ -348,7 +350,16 @@ open_saved(struct lease *n, int fds[4], uint16_t *kind, char why[TN_ERR_MAX])
     fds[1] = write_options(n);
     if (fds[1] != -1) {
         *kind |= IPC_NODE_OPTIONS;
-        return used + 1;
+        used++;
+        memset(&n->ca, 0, sizeof(n->ca));
+        if (n->conf.control_ca[0] == '\0')
+            return used;
+        fds[used] = keysrc_open(n->conf.control_ca, KEYSRC_NETMAP, &n->ca, why);
+        if (fds[used] != -1) {
+            *kind |= IPC_NODE_CA;
+            used++;
+        }
+        return used;
     }
     snprintf(err, sizeof(err), "no memory for its options");
 failed:
@@ -364,7 +375,7 @@ tell(struct lease *n)
 {
     struct ipc_msg m = {.type = IPC_NODE};
     char why[TN_ERR_MAX];
-    int fds[4];
+    int fds[5];
     size_t i, nfds;
     bool joins = tn_node_joins(&n->conf);
 
@@ -377,7 +388,9 @@ tell(struct lease *n)
     m.port = n->conf.port;
     m.mtu = n->conf.mtu;
     m.has_psks = n->conf.preshared_keys[0] != '\0';
+    m.has_ca = n->conf.control_ca[0] != '\0';
     nfds = (joins ? open_saved : open_files)(n, fds, &m.kind, why);
+    n->again = 0;
     n->told = child_send(&m, fds, nfds);
     for (i = 1; i < nfds; i++)
         close(fds[i]);
@@ -401,6 +414,8 @@ same_conf(const struct tn_node *a, const struct tn_node *b)
            strcmp(a->hostname, b->hostname) == 0 &&
            strcmp(a->tags, b->tags) == 0 && strcmp(a->routes, b->routes) == 0 &&
            strcmp(a->exit_node, b->exit_node) == 0 &&
+           strcmp(a->control_ca, b->control_ca) == 0 &&
+           strcmp(a->endpoints, b->endpoints) == 0 &&
            a->ephemeral == b->ephemeral &&
            a->accept_routes == b->accept_routes &&
            a->capability == b->capability && a->port == b->port &&
@@ -413,8 +428,12 @@ keys_changed(const struct lease *n)
 {
     struct keysrc_id id;
 
-    if (tn_node_joins(&n->conf))
-        return false;
+    if (tn_node_joins(&n->conf)) {
+        if (n->conf.control_ca[0] == '\0')
+            return false;
+        keysrc_id(n->conf.control_ca, &id);
+        return !keysrc_same(&id, &n->ca);
+    }
     keysrc_id(n->conf.private_key, &id);
     if (!keysrc_same(&id, &n->key))
         return true;
@@ -533,8 +552,13 @@ lease_flush(void)
 void
 lease_snapshot(struct lease *n, int fd, uint64_t generation)
 {
-    if (n->snapshot != -1)
-        close(n->snapshot);
+    /*
+     * Whoever lets go of a file last spends the time that it takes the kernel
+     * to free it: we, when no worker has it any more.
+     */
+    if (n->before != -1)
+        close(n->before);
+    n->before = n->snapshot;
     n->snapshot = fd;
     n->generation = generation;
 }
@@ -558,6 +582,13 @@ lease_save(struct lease *n, enum ipc_save kind, int fd)
     if (n->saved[kind] != -1)
         close(n->saved[kind]);
     n->saved[kind] = fd;
+}
+
+void
+lease_unmade(struct lease *n, int64_t now)
+{
+    n->told = false;
+    n->again = now + LEASE_AGAIN_MS;
 }
 
 void
@@ -614,8 +645,12 @@ key_came(const struct lease *n)
     static const struct keysrc_id none;
     struct keysrc_id id;
 
-    if (tn_node_joins(&n->conf))
-        return false;
+    if (tn_node_joins(&n->conf)) {
+        if (n->conf.control_ca[0] == '\0' || !keysrc_same(&n->ca, &none))
+            return false;
+        keysrc_id(n->conf.control_ca, &id);
+        return !keysrc_same(&id, &none);
+    }
     if (keysrc_same(&n->key, &none)) {
         keysrc_id(n->conf.private_key, &id);
         if (!keysrc_same(&id, &none))
@@ -640,6 +675,8 @@ lease_tick(int64_t now)
     for (i = 0; i < LEASE_MAX; i++) {
         n = lease_at(i);
         if (n == NULL || !n->ruled || !child_running())
+            continue;
+        if (!n->told && now < n->again)
             continue;
         if (!n->told || key_came(n))
             tell(n);

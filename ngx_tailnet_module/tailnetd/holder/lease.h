@@ -17,7 +17,8 @@
 #include "netns.h"
 
 #define LEASE_MAX      (2 * TN_NODES_MAX) /* with those of older cycles */
-#define LEASE_RETRY_MS 1000 /* for a mesh0 that could not be made */
+#define LEASE_RETRY_MS 1000  /* for a mesh0 that could not be made */
+#define LEASE_AGAIN_MS 10000 /* for what the engine could not make */
 
 struct lease {
     char name[TN_NODE_NAME_MAX + 1]; /* "": free place */
@@ -27,15 +28,17 @@ struct lease {
     uint64_t adopter;  /* cycle that adopted it and has no table yet, or 0 */
     bool ruled;        /* ${conf} is there */
     bool told;         /* the engine has it as it is */
+    int64_t again;     /* it could not make it: told again then; 0: at once */
     bool retired;      /* nobody names it: it goes when all is delivered */
     int64_t retire_at; /* ... or at this time; 0: to be set */
     struct tn_node conf;
-    struct keysrc_id key, psk, netmap;
+    struct keysrc_id key, psk, netmap, ca;
     char bad[TN_ERR_MAX]; /* why the netmap cannot be used; "": it can */
     int watch;
     int saved[IPC_SAVES]; /* of a joining node without a state directory; -1:
                              nothing */
     int snapshot;         /* the last one, or -1 */
+    int before;           /* the one before, or -1 */
     uint64_t generation;
     bool relisten;            /* the set of listeners may have changed */
     struct ipc_msg listeners; /* as the engine knows them */
@@ -90,6 +93,10 @@ void lease_snapshot(struct lease *n, int fd, uint64_t generation);
 
 /* lease_save(n, kind, fd): SAVE of the engine; ${fd} is taken over. */
 void lease_save(struct lease *n, enum ipc_save kind, int fd);
+
+/* lease_unmade(n, now): UNMADE of the engine: it is told again after
+ * LEASE_AGAIN_MS, or when a node table is committed. */
+void lease_unmade(struct lease *n, int64_t now);
 
 /* lease_want_key(n): WANTKEY of the engine, which is answered. */
 void lease_want_key(const struct lease *n);

@@ -7,6 +7,11 @@
  * Packets are queued and leave in writes of many, at derp_flush() or when a
  * write's worth is there, unless TCP holds DERP_WRITE_MAX already: then they
  * wait, and the oldest is dropped where there are too many.
+ *
+ * They also wait when more than DERP_BURST_MAX would leave in one millisecond.
+ * A relay keeps 32 packets for each of its clients and drops the oldest of what
+ * is more; a burst of short answers would lose some that TCP repeats only after
+ * 200 ms.
  */
 #include "derp.h"
 
@@ -31,12 +36,14 @@ struct conn {
     unsigned relay;    /* of the region, tried next or in use */
     unsigned failures; /* in a row */
     struct stream *stream;
-    struct loop_timer *timer;
-    uint64_t at;      /* of the next try, or the deadline of this one */
-    uint64_t heard;   /* any frame */
-    uint64_t written; /* a packet of ours */
-    uint32_t restart; /* ms to wait when it ends */
-    bool preferred;   /* as the server was told */
+    struct loop_timer *timer, *pace;
+    uint64_t burst_at; /* loop_now() of the last packets ... */
+    unsigned burst;    /* ... and how many they were */
+    uint64_t at;       /* of the next try, or the deadline of this one */
+    uint64_t heard;    /* any frame */
+    uint64_t written;  /* a packet of ours */
+    uint32_t restart;  /* ms to wait when it ends */
+    bool preferred;    /* as the server was told */
     struct derp_reader reader;
     char *head; /* of the HTTP answer */
     size_t headlen;
@@ -154,6 +161,7 @@ drop(struct conn *c)
     hang_up(c);
     empty_queue(c);
     loop_timer_free(c->timer);
+    loop_timer_free(c->pace);
     free(c);
 }
 
@@ -228,6 +236,24 @@ write_bytes(struct conn *c, const void *p, size_t len)
     return c->stream == NULL ? -1 : stream_send(c->stream, p, len);
 }
 
+/* Whether one more packet may leave now; if not, flush() runs again. */
+static bool
+may_leave(struct conn *c)
+{
+    uint64_t now = loop_now();
+
+    if (now != c->burst_at) {
+        c->burst_at = now;
+        c->burst = 0;
+    }
+    if (c->burst == DERP_BURST_MAX) {
+        loop_timer_set(c->pace, now + 1);
+        return false;
+    }
+    c->burst++;
+    return true;
+}
+
 static void
 flush(struct conn *c)
 {
@@ -247,6 +273,8 @@ flush(struct conn *c)
             used = 0;
             continue;
         }
+        if (!may_leave(c))
+            break;
         c->first = (c->first + 1) % DERP_QUEUE_MAX;
         c->count--;
         c->bytes -= len;
@@ -533,8 +561,9 @@ literals(const struct netmap_relay *relay, struct tn_addr addrs[2])
     return n;
 }
 
-static const char *
-open_stream(struct conn *c, const struct netmap_relay *relay)
+struct stream *
+derp_dial(const struct netmap_relay *relay, struct tls_trust *trust,
+    bool insecure, uint32_t ms, const struct stream_ops *ops, void *arg)
 {
     struct tls_opts tls = {.verify = TLS_VERIFY_CA, .sni = relay->host};
     struct tn_addr addrs[2];
@@ -542,19 +571,18 @@ open_stream(struct conn *c, const struct netmap_relay *relay)
         .port = relay->derp_port,
         .addrs = addrs,
         .naddrs = literals(relay, addrs),
-        .trust = c->derp->is.trust,
+        .trust = trust,
         .tls = &tls,
         .proxy = true,
-        .connect_ms = DERP_CONNECT_MS};
+        .connect_ms = ms};
 
-    if (relay->insecure_for_tests && c->derp->is.insecure)
+    if (relay->insecure_for_tests && insecure)
         tls.verify = TLS_VERIFY_NONE;
     else if (tls_pin(tls.pin, relay->cert_name) == 0)
         tls.verify = TLS_VERIFY_PIN;
     else if (relay->cert_name[0] != '\0')
         tls.name = relay->cert_name;
-    c->stream = stream_new(&to, &stream_ops, c);
-    return c->stream == NULL ? "out of memory" : NULL;
+    return stream_new(&to, ops, arg);
 }
 
 static void
@@ -562,7 +590,6 @@ try(struct conn *c)
 {
     const struct netmap_region *r = netmap_region(c->derp->map, c->region);
     const struct netmap_relay *relay = NULL;
-    const char *why;
     unsigned i;
 
     for (i = 0; r != NULL && i < r->nrelays && relay == NULL; i++) {
@@ -576,9 +603,10 @@ try(struct conn *c)
         return;
     }
     set_state(c, OPENING);
-    why = open_stream(c, relay);
-    if (why != NULL)
-        fail(c, why);
+    c->stream = derp_dial(relay, c->derp->is.trust, c->derp->is.insecure,
+        DERP_CONNECT_MS, &stream_ops, c);
+    if (c->stream == NULL)
+        fail(c, "out of memory");
 }
 
 static void
@@ -609,6 +637,12 @@ timer(void *arg)
     }
 }
 
+static void
+pace(void *arg)
+{
+    flush(arg);
+}
+
 static struct conn *
 need(struct derp *d, uint16_t region)
 {
@@ -626,7 +660,10 @@ need(struct derp *d, uint16_t region)
     c->region = region;
     c->written = loop_now();
     c->timer = loop_timer_new(timer, c);
-    if (c->timer == NULL) {
+    c->pace = loop_timer_new(pace, c);
+    if (c->timer == NULL || c->pace == NULL) {
+        loop_timer_free(c->timer);
+        loop_timer_free(c->pace);
         free(c);
         return NULL;
     }

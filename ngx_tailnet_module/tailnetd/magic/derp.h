@@ -24,7 +24,8 @@
 #include "derp_frame.h"
 
 #define DERP_CONNS_MAX   16     /* regions at once */
-#define DERP_QUEUE_MAX   128    /* packets of one */
+#define DERP_QUEUE_MAX   256    /* packets of one */
+#define DERP_BURST_MAX   24     /* packets to one in a millisecond */
 #define DERP_WRITE_MAX   131072 /* bytes that TCP has not taken yet */
 #define DERP_CONNECT_MS  4000   /* to one relay */
 #define DERP_ENTER_MS    6000   /* from there until it is up */
@@ -111,5 +112,14 @@ const struct derp_counters *derp_counters(const struct derp *d);
 /* derp_status(d, out): at most DERP_CONNS_MAX; strings until the next event. */
 size_t derp_status(
     const struct derp *d, struct derp_status out[DERP_CONNS_MAX]);
+
+struct stream;
+struct stream_ops;
+
+/* derp_dial(relay, trust, insecure, ms, ops, arg): a TLS connection to a relay,
+ * as its row says; see stream.h.  NULL: no memory. */
+struct stream *derp_dial(const struct netmap_relay *relay,
+    struct tls_trust *trust, bool insecure, uint32_t ms,
+    const struct stream_ops *ops, void *arg);
 
 #endif

@@ -82,6 +82,15 @@ put(struct message_endpoint *list, size_t *n, const struct tn_endpoint *at,
 }
 
 void
+endpoints_explicit(
+    struct endpoints *e, const struct tn_endpoint *list, size_t n)
+{
+    e->nexplicit = n < ENDPOINTS_EXPLICIT ? n : ENDPOINTS_EXPLICIT;
+    if (e->nexplicit > 0)
+        memcpy(e->explicit, list, e->nexplicit * sizeof(*list));
+}
+
+void
 endpoints_forget(struct endpoints *e)
 {
     e->nlearned = 0;
@@ -99,6 +108,8 @@ endpoints_update(struct endpoints *e, const struct netcheck_report *r,
     if (r != NULL)
         learn_report(e, r, port, now);
     expire(e, now);
+    for (i = 0; i < e->nexplicit; i++)
+        put(list, &count, &e->explicit[i], MESSAGE_EXPLICIT);
     for (i = 0; i < e->nlearned; i++)
         if (e->learned[i].type == MESSAGE_STUN)
             put(list, &count, &e->learned[i].at, MESSAGE_STUN);

@@ -129,7 +129,7 @@ magic_peer_resume(struct magic *m, struct magic_peer *p,
         return;
     t->region = region;
     t->region_at = loop_now_us();
-    if (t->path != NULL && e->port != 0)
+    if (t->path != NULL && e->port != 0 && derp_region(e) == 0)
         path_resume(t->path, e);
 }
 
@@ -165,7 +165,7 @@ magic_receive(struct magic *m, const uint8_t *msg, size_t len,
 {
     uint64_t now;
 
-    if (derp_region(src) != 0) {
+    if (derp_region(src) != 0 || src->port == 0) {
         m->count.drop_spoofed++;
         return true;
     }
@@ -188,6 +188,12 @@ magic_receive(struct magic *m, const uint8_t *msg, size_t len,
     return true;
 }
 
+const uint8_t *
+magic_relay_sender(const struct magic *m)
+{
+    return m->relay_src;
+}
+
 void
 magic_heard(
     struct magic *m, struct magic_peer *p, const struct tn_endpoint *src)
@@ -195,8 +201,13 @@ magic_heard(
     uint16_t region = derp_region(src);
     struct talk *t = talk_get(m, p);
 
-    if (region == 0 || t == NULL)
+    if (t == NULL)
         return;
+    if (region == 0) {
+        if (t->path != NULL)
+            path_heard(t->path, src);
+        return;
+    }
     t->region = region;
     t->region_at = loop_now_us();
 }
@@ -246,9 +257,11 @@ magic_output(struct magic *m, struct magic_peer *p,
     if (p == NULL)
         return output_back(m, dst, msg, len);
     if (p->row->wireguard_only) {
-        if (dst->port != 0)
+        sent = dst->port != 0 && derp_region(dst) == 0;
+        if (sent)
             m->ops->send(m->ctx, dst, msg, len);
-        return dst->port != 0;
+        m->count.drop_no_path += !sent;
+        return sent;
     }
     t = talk_get(m, p);
     if (t == NULL)
@@ -271,6 +284,14 @@ magic_output(struct magic *m, struct magic_peer *p,
     }
     m->count.drop_no_path += !sent;
     return sent;
+}
+
+bool
+magic_ping(struct magic *m, struct magic_peer *p, const uint8_t txid[12])
+{
+    struct talk *t = p->row->wireguard_only ? NULL : talk_get(m, p);
+
+    return t != NULL && talk_ping(t, txid, loop_now_us());
 }
 
 void
@@ -318,17 +339,36 @@ relay_gone(void *ctx, uint16_t region, const uint8_t key[32])
             t->region = 0;
 }
 
+/* Without a home nobody can call us: perhaps another one is there. */
+static void
+home_lost(struct magic *m)
+{
+    uint64_t at = m->full_from + MAGIC_CHECK_LOST_S * SECONDS;
+
+    if (at >= m->full_at)
+        return;
+    m->full_at = at;
+    m->probe_at = at < m->probe_at ? at : m->probe_at;
+    magic_wake(m, at);
+}
+
 static void
 relay_changed(void *ctx, uint16_t region, bool up)
 {
     struct magic *m = ctx;
     struct talk *t;
 
+    if (up && region == m->home && m->rekeyed) {
+        m->rekeyed = false;
+        m->ops->rekeyed(m->ctx);
+    }
     if (up)
         return;
     for (t = m->talks; t != NULL; t = t->next)
         if (t->region == region)
             t->region = 0;
+    if (region == m->home)
+        home_lost(m);
 }
 
 static const struct derp_ops derp_ops = {
@@ -422,8 +462,10 @@ set_next_check(struct magic *m, uint64_t now, bool full)
     talk_random(NULL, (uint8_t *)&r, sizeof(r));
     m->check_at = now + MAGIC_CHECK_S * SECONDS +
                   MAGIC_CHECK_MORE_S * SECONDS * r / UINT16_MAX;
-    if (full)
-        m->full_at = now + MAGIC_CHECK_FULL_S * SECONDS;
+    if (!full)
+        return;
+    m->full_from = now;
+    m->full_at = now + MAGIC_CHECK_FULL_S * SECONDS;
 }
 
 static void
@@ -532,6 +574,51 @@ set_netinfo(struct magic *m, const struct netcheck_report *r, uint64_t now)
 }
 
 static void
+probe_answered(void *ctx, uint16_t region, uint32_t us)
+{
+    struct magic *m = ctx;
+
+    netcheck_sample(m->netcheck, region, us, loop_now_us());
+}
+
+static void
+probe_over(void *ctx)
+{
+    struct magic *m = ctx;
+    uint64_t now = loop_now_us();
+
+    probe_free(m->probe);
+    m->probe = NULL;
+    choose_home(m, now);
+    if (set_netinfo(m, NULL, now))
+        m->ops->announce(m->ctx);
+}
+
+static const struct probe_ops probe_ops = {probe_answered, probe_over};
+
+/* Where UDP does not pass: which relay is near?  True: it will be known. */
+static bool
+measure(struct magic *m, uint64_t now)
+{
+    if (m->probe == NULL && now >= m->probe_at) {
+        m->probe_at = now + MAGIC_CHECK_FULL_S * SECONDS;
+        m->probe = probe_new(
+            m->map, m->is.trust, m->is.insecure, &probe_ops, m);
+        if (m->probe != NULL)
+            netcheck_hush(m->netcheck);
+    }
+    return m->probe != NULL;
+}
+
+static void
+forget_probe(struct magic *m)
+{
+    probe_free(m->probe);
+    m->probe = NULL;
+    m->probe_at = 0;
+}
+
+static void
 update(struct magic *m, const struct netcheck_report *r)
 {
     uint64_t now = loop_now_us();
@@ -544,7 +631,7 @@ update(struct magic *m, const struct netcheck_report *r)
     }
     news = endpoints_update(
         &m->endpoints, r, m->addrs, m->naddrs, m->is.port, now);
-    if (r != NULL)
+    if (r != NULL && (r->udp || !measure(m, now)))
         choose_home(m, now);
     news = set_netinfo(m, r, now) || news;
     for (t = m->talks; t != NULL; t = t->next)
@@ -574,6 +661,7 @@ addresses_changed(void *arg)
     m->naddrs = n;
     endpoints_forget(&m->endpoints);
     m->stun_at = m->full_at = 0;
+    forget_probe(m);
     derp_check(m->derp, m->addrs, m->naddrs);
     for (t = m->talks; t != NULL; t = t->next)
         if (t->path != NULL)
@@ -615,7 +703,7 @@ tick(void *arg)
     struct magic *m = arg;
     uint64_t now = loop_now_us(), next, at;
     struct talk *t, *after;
-    bool active = false, called = false;
+    bool active = m->home != 0 && !derp_up(m->derp, m->home), called = false;
 
     m->timer_at = UINT64_MAX;
     if (netcheck_tick(m->netcheck, now))
@@ -711,8 +799,9 @@ magic_free(struct magic *m)
         talk_free(m->talks);
     link_free(m->link);
     resolve_free(m->resolve);
-    netcheck_free(m->netcheck);
+    probe_free(m->probe);
     derp_free(m->derp);
+    netcheck_free(m->netcheck);
     loop_timer_free(m->timer);
     free(m->buckets);
     free(m);
@@ -722,6 +811,7 @@ void
 magic_key(struct magic *m, const uint8_t private_key[32])
 {
     (void)box_public(m->node_public, private_key);
+    m->rekeyed = true;
     derp_key(m->derp, private_key);
 }
 
@@ -732,6 +822,7 @@ magic_map(struct magic *m, const struct netmap_derp *map)
         return;
     m->mapped = true;
     m->map = map;
+    forget_probe(m);
     derp_map(m->derp, map);
     if (m->home == 0 && netmap_region(map, *m->is.home) != NULL)
         set_home(m, *m->is.home);
@@ -744,6 +835,13 @@ magic_map(struct magic *m, const struct netmap_derp *map)
     update(m, NULL);
     m->full_at = 0;
     magic_check_soon(m);
+}
+
+void
+magic_explicit(struct magic *m, const struct tn_endpoint *list, size_t n)
+{
+    endpoints_explicit(&m->endpoints, list, n);
+    update(m, NULL);
 }
 
 void

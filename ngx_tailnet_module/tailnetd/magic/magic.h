@@ -30,6 +30,7 @@
 #define MAGIC_CHECK_S       20  /* netcheck, while peers are active, ... */
 #define MAGIC_CHECK_MORE_S  6   /* ... and a random part of this */
 #define MAGIC_CHECK_FULL_S  300 /* of all regions, and while nobody is */
+#define MAGIC_CHECK_LOST_S  5   /* at least, when the home's relay is lost */
 #define MAGIC_REGION_S      60  /* a peer is still where it was heard */
 #define MAGIC_HOME_ALIVE_MS 8000
 
@@ -60,6 +61,12 @@ struct magic_ops {
     void (*announce)(void *ctx);
     /* This machine's addresses changed. */
     void (*network)(void *ctx);
+    /* The home's relay knows the node by its new key: peers' answers pass. */
+    void (*rekeyed)(void *ctx);
+    /* ${p} answered a ping from ${src}, by relay 127.3.3.40:REGION; false: it
+     * was none of magic_ping(). */
+    bool (*pong)(void *ctx, struct magic_peer *p, const uint8_t txid[12],
+        const struct tn_endpoint *src);
 };
 
 struct magic_config {
@@ -85,7 +92,8 @@ struct magic_counters {
     uint64_t drop_disco_node; /* node and disco key do not belong together */
     uint64_t drop_disco_flow; /* a call that did not come by relay */
     uint64_t drop_pong_late, drop_pong_flood;
-    uint64_t drop_spoofed; /* a datagram from a relay's pseudo-address */
+    uint64_t drop_spoofed; /* a datagram from a relay's pseudo-address, or
+                              from port 0, where no answer goes */
     uint64_t drop_no_path, drop_memory;
 };
 
@@ -133,6 +141,10 @@ void magic_peer_disco(
 bool magic_receive(struct magic *m, const uint8_t *msg, size_t len,
     const struct tn_endpoint *src);
 
+/* Inside ops->wireguard(): the node key of the sender, as the relay says; else
+ * NULL. */
+const uint8_t *magic_relay_sender(const struct magic *m);
+
 /* magic_heard(m, p, src): WireGuard got something authentic. */
 void magic_heard(
     struct magic *m, struct magic_peer *p, const struct tn_endpoint *src);
@@ -144,8 +156,16 @@ void magic_heard(
 bool magic_output(struct magic *m, struct magic_peer *p,
     const struct tn_endpoint *dst, const uint8_t *msg, size_t len);
 
+/* magic_ping(m, p, txid): a disco ping to where a packet would go now.  false:
+ * there is no path, or ${p} has no disco key. */
+bool magic_ping(struct magic *m, struct magic_peer *p, const uint8_t txid[12]);
+
 /* What was sent by relay since may go out. */
 void magic_flush(struct magic *m);
+
+/* magic_explicit(m, list, n): addresses that peers are told first, as somebody
+ * knows that they lead here; copied, at most ENDPOINTS_EXPLICIT. */
+void magic_explicit(struct magic *m, const struct tn_endpoint *list, size_t n);
 
 /* Our public disco key. */
 const uint8_t *magic_disco(const struct magic *m);

@@ -32,7 +32,6 @@ struct region {
     struct netcheck_region is;
     struct sample samples[2][NETCHECK_HISTORY];
     unsigned next[2];
-    uint64_t last;           /* sample; 0: none */
     bool asked, answered[2]; /* in this run */
     bool silent;             /* in the last one that asked it */
 };
@@ -202,9 +201,7 @@ netcheck_home(const struct netcheck *n, uint16_t home, bool alive,
         return best->is.id;
     had_us = weighed(had, now);
     if (had_us == 0 || had->silent)
-        return alive || (had->last != 0 && now - had->last <= NETCHECK_PATIENCE)
-                   ? home
-                   : best->is.id;
+        return alive ? home : best->is.id;
     if (had_us - best_us < (double)NETCHECK_NEARER ||
         best_us > had_us * 2.0 / 3.0)
         return home;
@@ -361,10 +358,40 @@ judge(struct netcheck *n)
             continue;
         four += r->answered[0];
         /* Where nobody answers it is not the region's fault. */
-        r->silent = n->now.udp && !r->answered[0] && !r->answered[1];
+        if (n->now.udp)
+            r->silent = !r->answered[0] && !r->answered[1];
     }
     /* Mapped alike by servers at different addresses, or not. */
     n->now.varies_known = n->now.varies || four > 1;
+}
+
+static void
+add_sample(struct region *r, bool six, uint64_t us, uint64_t now)
+{
+    struct sample *s = &r->samples[six][r->next[six]++ % NETCHECK_HISTORY];
+
+    us = us > 0 ? us : 1;
+    *s = (struct sample){now, us < UINT32_MAX ? (uint32_t)us : UINT32_MAX};
+}
+
+void
+netcheck_hush(struct netcheck *n)
+{
+    size_t i;
+
+    for (i = 0; i < n->nregions; i++)
+        n->regions[i].silent = true;
+}
+
+void
+netcheck_sample(struct netcheck *n, uint16_t region, uint32_t us, uint64_t now)
+{
+    struct region *r = find(n, region);
+
+    if (r == NULL)
+        return;
+    add_sample(r, false, us, now);
+    r->silent = false;
 }
 
 bool
@@ -374,7 +401,6 @@ netcheck_receive(
     uint8_t txid[STUN_TXID_LEN];
     struct tn_endpoint at;
     struct question *q;
-    struct sample *s;
     struct region *r;
     uint64_t us, end;
     bool all;
@@ -391,10 +417,8 @@ netcheck_receive(
         return false;
     q->over = true;
     r = &n->regions[q->region];
-    us = now - q->sent > 0 ? now - q->sent : 1;
-    s = &r->samples[q->six][r->next[q->six]++ % NETCHECK_HISTORY];
-    *s = (struct sample){now, us < UINT32_MAX ? (uint32_t)us : UINT32_MAX};
-    r->last = now;
+    us = now - q->sent;
+    add_sample(r, q->six, us, now);
     r->answered[q->six] = true;
     n->now.udp = true;
     if (q->six)

@@ -16,15 +16,14 @@
 
 #include "../../core/tn_addr.h"
 
-#define NETCHECK_MS       1000ull
-#define NETCHECK_RUN      (3000 * NETCHECK_MS)   /* the longest run */
-#define NETCHECK_SPACING  (100 * NETCHECK_MS)    /* from one try to the next */
-#define NETCHECK_RECENT   (305000 * NETCHECK_MS) /* latencies that count */
-#define NETCHECK_PATIENCE (120000 * NETCHECK_MS) /* with a silent home */
-#define NETCHECK_NEARER   (10 * NETCHECK_MS)     /* that is worth a move */
-#define NETCHECK_HISTORY  16                     /* latencies of a region */
-#define NETCHECK_SERVERS  3                      /* asked of a region */
-#define NETCHECK_SEEN     8 /* our outside addresses that are told apart */
+#define NETCHECK_MS      1000ull
+#define NETCHECK_RUN     (3000 * NETCHECK_MS)   /* the longest run */
+#define NETCHECK_SPACING (100 * NETCHECK_MS)    /* from one try to the next */
+#define NETCHECK_RECENT  (305000 * NETCHECK_MS) /* latencies that count */
+#define NETCHECK_NEARER  (10 * NETCHECK_MS)     /* that is worth a move */
+#define NETCHECK_HISTORY 16                     /* latencies of a region */
+#define NETCHECK_SERVERS 3                      /* asked of a region */
+#define NETCHECK_SEEN    8 /* our outside addresses that are told apart */
 
 struct netcheck_region {
     uint16_t id;
@@ -81,6 +80,14 @@ bool netcheck_running(const struct netcheck *n);
  * is waited for. */
 bool netcheck_receive(
     struct netcheck *n, const uint8_t *msg, size_t len, uint64_t now);
+
+/* netcheck_hush(n): no region has answered since, until it does. */
+void netcheck_hush(struct netcheck *n);
+
+/* netcheck_sample(n, region, us, now): a latency that was measured otherwise,
+ * by relay. */
+void netcheck_sample(
+    struct netcheck *n, uint16_t region, uint32_t us, uint64_t now);
 
 /* netcheck_tick(n, now): sends what is due.  true: the run is over just now. */
 bool netcheck_tick(struct netcheck *n, uint64_t now);

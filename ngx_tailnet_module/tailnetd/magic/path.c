@@ -29,6 +29,9 @@ struct path {
     struct tn_endpoint best; /* port 0: none */
     uint32_t best_us;        /* 0: not measured */
     uint64_t trust_until;
+    uint64_t quiet;      /* first packet since it was heard; 0: none */
+    uint64_t asked;      /* first ping since it was heard; 0: none ... */
+    uint64_t asked_last; /* ... and the last one */
     uint64_t last_send;  /* 0: never */
     uint64_t last_heard; /* ping, pong or call */
     uint64_t last_probe;
@@ -58,6 +61,31 @@ bool
 path_active(const struct path *p, uint64_t now)
 {
     return p->last_send != 0 && now - p->last_send <= PATH_ACTIVE;
+}
+
+/* ---- whether the best address still answers ---- */
+
+static void
+set_best(struct path *p, const struct tn_endpoint *to)
+{
+    p->best = *to;
+    p->quiet = p->asked = 0;
+}
+
+void
+path_heard(struct path *p, const struct tn_endpoint *src)
+{
+    if ((p->quiet != 0 || p->asked != 0) && same(src, &p->best))
+        p->quiet = p->asked = 0;
+}
+
+/* When it has owed an answer for too long; a slow one has more time. */
+static uint64_t
+late(const struct path *p)
+{
+    uint64_t slow = 3 * (uint64_t)p->best_us;
+
+    return p->asked + (slow > PATH_LATE ? slow : PATH_LATE);
 }
 
 /* ---- the state ---- */
@@ -170,6 +198,10 @@ ping(struct path *p, const struct tn_endpoint *to, uint64_t now)
 
     if (c != NULL)
         c->last_ping = now;
+    if (same(to, &p->best)) {
+        p->asked = p->asked == 0 ? now : p->asked;
+        p->asked_last = now;
+    }
     if (!room_for_ping(p))
         return false;
     w = &p->pings[p->npings];
@@ -254,8 +286,12 @@ path_send(struct path *p, uint64_t now)
     p->last_send = now;
     if (p->heartbeat == 0)
         p->heartbeat = now + PATH_HEARTBEAT;
+    if (p->quiet == 0)
+        p->quiet = now;
     if (r.relay || p->last_probe == 0)
         probe(p, now, true);
+    else if (now - p->quiet >= PATH_QUIET && p->asked == 0)
+        (void)ping(p, &p->best, now);
     if (r.relay || p->state != PATH_DIRECT)
         set_state(p, now, &p->best);
     return r;
@@ -359,7 +395,7 @@ path_resume(struct path *p, const struct tn_endpoint *e)
 {
     if (add(p, e, PATH_FROM_HOT) == NULL)
         return;
-    p->best = *e;
+    set_best(p, e);
     p->best_us = 0;
     p->trust_until = 0;
 }
@@ -378,6 +414,7 @@ path_pinged(struct path *p, const struct tn_endpoint *src,
     if (c == NULL)
         return true;
     c->heard = now;
+    path_heard(p, src);
     if (c->has_txid && memcmp(c->txid, txid, sizeof(c->txid)) == 0)
         return false;
     memcpy(c->txid, txid, sizeof(c->txid));
@@ -415,8 +452,9 @@ path_pong(struct path *p, const uint8_t txid[12], uint64_t now)
     p->last_heard = c->heard = now;
     us = now - w.sent < UINT32_MAX ? (uint32_t)(now - w.sent) : UINT32_MAX;
     if (!trusted(p, now) || path_better(&w.to, us, &p->best, p->best_us))
-        p->best = w.to;
+        set_best(p, &w.to);
     if (same(&p->best, &w.to)) {
+        p->quiet = p->asked = 0;
         p->best_us = us;
         p->trust_until = now + PATH_TRUST;
     }
@@ -429,7 +467,7 @@ path_distrust(struct path *p, uint64_t now)
 {
     size_t i;
 
-    p->trust_until = 0;
+    p->trust_until = p->asked = 0;
     for (i = 0; i < p->ncandidates; i++)
         p->candidates[i].last_ping = 0;
     p->last_scan = p->last_call = 0;
@@ -467,8 +505,14 @@ path_deadline(const struct path *p)
         at = p->heartbeat;
     if (p->npings > 0 && p->pings[0].sent + PATH_TIMEOUT < at)
         at = p->pings[0].sent + PATH_TIMEOUT;
-    if (p->state == PATH_DIRECT && p->trust_until < at)
+    if (p->state != PATH_DIRECT)
+        return at;
+    if (p->trust_until < at)
         at = p->trust_until;
+    if (p->asked != 0 && late(p) < at)
+        at = late(p);
+    if (p->asked != 0 && p->asked_last + PATH_AGAIN < at)
+        at = p->asked_last + PATH_AGAIN;
     return at;
 }
 
@@ -489,6 +533,16 @@ expire(struct path *p, uint64_t now)
     memmove(p->pings, p->pings + n, p->npings * sizeof(*p->pings));
 }
 
+/* An answer that is owed: asked for again, or not waited for any more. */
+static void
+dun(struct path *p, uint64_t now)
+{
+    if (now >= late(p))
+        path_distrust(p, now);
+    else if (now - p->asked_last >= PATH_AGAIN)
+        (void)ping(p, &p->best, now);
+}
+
 void
 path_tick(struct path *p, uint64_t now)
 {
@@ -496,6 +550,8 @@ path_tick(struct path *p, uint64_t now)
 
     if (p->npings > 0)
         expire(p, now);
+    if (p->asked != 0 && trusted(p, now))
+        dun(p, now);
     if (p->heartbeat != 0 && now >= p->heartbeat) {
         p->heartbeat = 0;
         if (path_active(p, now)) {

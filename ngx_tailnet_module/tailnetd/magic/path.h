@@ -10,7 +10,8 @@
  *   relay   active, and no address is known to work: packets go by relay,
  *           every candidate is pinged each PATH_PING_EVERY, and the peer is
  *           called (call-me-maybe) to ping ours
- *   direct  an address answered less than PATH_TRUST ago: packets go there
+ *   direct  an address answered less than PATH_TRUST ago, and does not owe an
+ *           answer for longer than PATH_LATE: packets go there
  *   doubt   it answered before that: packets go there and by relay, and
  *           candidates are pinged as in relay
  *
@@ -18,7 +19,9 @@
  *                    └──────────── pong ───────┴──────── pong ────────►┘
  *
  * Only a pong makes or extends trust: neither data nor the source of a ping
- * does.
+ * does.  An answer is asked for by the heartbeat, by a peer that calls, and
+ * when what is sent has no echo for PATH_QUIET; what comes from that address
+ * counts as an answer, but for the trust.
  */
 #ifndef PATH_H
 #define PATH_H
@@ -32,6 +35,9 @@
 #define PATH_S          1000000ull
 #define PATH_HEARTBEAT  (3 * PATH_S) /* pings on the best address */
 #define PATH_TRUST      (6500 * PATH_S / 1000)
+#define PATH_QUIET      PATH_S
+#define PATH_AGAIN      (PATH_S / 2) /* an answer is asked for, until ... */
+#define PATH_LATE       (3 * PATH_S / 2)
 #define PATH_ACTIVE     (45 * PATH_S) /* since our last packet */
 #define PATH_TIMEOUT    (5 * PATH_S)  /* of a ping */
 #define PATH_PING_EVERY (5 * PATH_S)  /* at least, to one candidate */
@@ -95,6 +101,9 @@ bool path_pinged(struct path *p, const struct tn_endpoint *src,
 /* path_pong(p, txid, now): an authentic pong came.  false: to no ping of this
  * path that is still waited for. */
 bool path_pong(struct path *p, const uint8_t txid[12], uint64_t now);
+
+/* path_heard(p, src): the peer's data came from ${src}. */
+void path_heard(struct path *p, const struct tn_endpoint *src);
 
 /* path_distrust(p, now): our own addresses changed: nothing is trusted. */
 void path_distrust(struct path *p, uint64_t now);

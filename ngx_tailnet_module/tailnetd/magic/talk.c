@@ -60,21 +60,53 @@ seal(const struct talk *t, uint8_t out[DISCO_MAX_LEN],
     return disco_seal(out, msg, t->shared, t->magic->disco_public, nonce);
 }
 
+static size_t
+seal_ping(
+    const struct talk *t, uint8_t out[DISCO_MAX_LEN], const uint8_t txid[12])
+{
+    struct disco_msg msg = {.type = DISCO_PING};
+
+    memcpy(msg.txid, txid, sizeof(msg.txid));
+    memcpy(msg.node_key, t->magic->node_public, sizeof(msg.node_key));
+    return seal(t, out, &msg);
+}
+
 static bool
 op_ping(void *ctx, const struct tn_endpoint *to, const uint8_t txid[12])
 {
     struct talk *t = ctx;
     struct magic *m = t->magic;
-    struct disco_msg msg = {.type = DISCO_PING};
     uint8_t out[DISCO_MAX_LEN];
 
-    if (m->is.port[!tn_addr_is4(&to->addr)] == 0)
+    /* A relay's pseudo-address is nobody's candidate, whoever says so. */
+    if (m->is.port[!tn_addr_is4(&to->addr)] == 0 || derp_region(to) != 0)
         return false;
-    memcpy(msg.txid, txid, sizeof(msg.txid));
-    memcpy(msg.node_key, m->node_public, sizeof(msg.node_key));
-    m->ops->send(m->ctx, to, out, seal(t, out, &msg));
+    m->ops->send(m->ctx, to, out, seal_ping(t, out, txid));
     m->count.pings_sent++;
     return true;
+}
+
+bool
+talk_ping(struct talk *t, const uint8_t txid[12], uint64_t now)
+{
+    struct magic *m = t->magic;
+    struct path_route r;
+    uint8_t out[DISCO_MAX_LEN];
+    uint16_t region = talk_region(t, now);
+    bool sent;
+
+    if (t->path == NULL)
+        return false;
+    r = path_send(t->path, now);
+    magic_wake(m, path_deadline(t->path));
+    sent = r.udp.port != 0 && op_ping(t, &r.udp, txid);
+    if (r.relay && region != 0) {
+        derp_send(m->derp, region, t->peer->row->key, out,
+            seal_ping(t, out, txid));
+        m->count.pings_sent++;
+        sent = true;
+    }
+    return sent;
 }
 
 void
@@ -368,9 +400,12 @@ take_pong(
     m->count.disco_pongs++;
     for (p = chain(m, r->disco); p != NULL; p = p->next) {
         if (!has_disco(p, r->disco) || p->talk == NULL ||
-            p->talk->path == NULL || r->src_key != NULL)
+            p->talk->path == NULL)
             continue;
-        if (path_pong(p->talk->path, msg->txid, r->now)) {
+        if (m->ops->pong(m->ctx, p, msg->txid, &r->src))
+            return;
+        if (r->src_key == NULL &&
+            path_pong(p->talk->path, msg->txid, r->now)) {
             magic_wake(m, path_deadline(p->talk->path));
             return;
         }

@@ -14,6 +14,7 @@
 #include "link.h"
 #include "magic.h"
 #include "netcheck.h"
+#include "probe.h"
 #include "resolve.h"
 
 #define TALK_BUCKETS_MIN 64
@@ -48,12 +49,15 @@ struct magic {
     uint8_t disco_public[32], node_public[32];
     struct derp *derp;
     struct netcheck *netcheck;
+    struct probe *probe; /* NULL: none is under way */
+    uint64_t probe_at;   /* not before */
     struct resolve *resolve;
     struct link *link;
     struct loop_timer *timer;
     uint64_t timer_at; /* microseconds */
     const struct netmap_derp *map;
-    bool mapped; /* ${map} was given */
+    bool mapped;  /* ${map} was given */
+    bool rekeyed; /* the home's relay does not know it yet */
     bool joined;
     uint16_t home;
 
@@ -69,10 +73,11 @@ struct magic {
     size_t naddrs;
     struct endpoints endpoints;
     struct message_netinfo netinfo;
-    bool checked;      /* a netcheck was completed */
-    uint64_t stun_at;  /* our outside addresses were seen; 0: never */
-    uint64_t check_at; /* next netcheck while peers are active */
-    uint64_t full_at;  /* next full one */
+    bool checked;       /* a netcheck was completed */
+    uint64_t stun_at;   /* our outside addresses were seen; 0: never */
+    uint64_t check_at;  /* next netcheck while peers are active */
+    uint64_t full_from; /* last full one ... */
+    uint64_t full_at;   /* ... and the next */
     struct magic_counters count;
 };
 
@@ -98,6 +103,9 @@ void talk_disco(struct magic *m, const uint8_t *msg, size_t len,
 
 /* Our addresses are known anew: calls that waited for that. */
 void talk_call(struct talk *t);
+
+/* A ping to where a packet would go now; false: nowhere. */
+bool talk_ping(struct talk *t, const uint8_t txid[12], uint64_t now);
 
 /* Tells the owner where packets go, if that is news. */
 void talk_moved(struct talk *t);

@@ -22,6 +22,8 @@ decode(struct tsmp *t, const uint8_t *p, size_t len)
     } else if (p[0] == 'o' && len >= 1 + TSMP_PING_LEN) {
         t->type = TSMP_PONG;
         memcpy(t->data, p + 1, TSMP_PING_LEN);
+        if (len >= 1 + TSMP_PING_LEN + 2)
+            t->port = (uint16_t)get16(p + 1 + TSMP_PING_LEN);
     } else if (p[0] == '!' && len >= 7) {
         t->type = TSMP_REJECT;
         t->proto = p[1];

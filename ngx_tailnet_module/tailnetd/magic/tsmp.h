@@ -34,6 +34,7 @@ struct tsmp {
     enum tsmp_type type;
     struct tn_addr src, dst;
     uint8_t data[TSMP_PING_LEN]; /* ping, pong */
+    uint16_t port;               /* pong: of its PeerAPI, 0: none */
     uint8_t proto, reason;       /* reject */
     uint16_t sport, dport;
     bool maybe_broken;

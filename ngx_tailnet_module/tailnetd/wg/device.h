@@ -142,6 +142,10 @@ void wg_drop_no_endpoint(struct wg_device *d);
 /* Start a handshake with ${p} now, unless one was sent within rekey_timeout. */
 void wg_initiate(struct wg_device *d, struct wg_peer *p, uint64_t now);
 
+/* The initiation to ${p} that waits for an answer, if there is one, is made anew
+ * and sent now: what the last one led to may be lost. */
+void wg_retry(struct wg_device *d, struct wg_peer *p, uint64_t now);
+
 /* Last TAI64N sent, of the whole device, for a successor: its own are later. */
 void wg_tai64n(const struct wg_device *d, uint8_t t[12]);
 void wg_set_tai64n(struct wg_device *d, const uint8_t t[12]);

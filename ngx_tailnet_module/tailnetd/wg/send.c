@@ -290,3 +290,10 @@ wg_initiate(struct wg_device *d, struct wg_peer *p, uint64_t now)
 {
     begin_handshake(d, p, state_now(d, now));
 }
+
+void
+wg_retry(struct wg_device *d, struct wg_peer *p, uint64_t now)
+{
+    if (timers_runs(&p->timers, TIMERS_RETRANSMIT))
+        send_initiation(d, p, state_now(d, now));
+}

@@ -55,6 +55,7 @@ my %binaries = (
     control => 'tests/control',
     tailscaled => 'tests/tailscaled',
     tailscale => 'tests/tailscale',
+    nginx_auth => 'tests/nginx-auth',
     impair => 'tests/impair',
     reqloop => 'tests/reqloop',
     fake_tailnetd => 'tests/fake_tailnetd',

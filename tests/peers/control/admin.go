@@ -45,6 +45,8 @@ func (t *tailnet) find(name string) (*tailcfg.Node, *node) {
 //	POST   /nodes/NAME/routes            ["PREFIX"…]
 //	POST   /nodes/NAME/c2n?path=PATH     its answer
 //	POST   /nodes/NAME/ping              waits for its HEAD request
+//	POST   /nodes/NAME/ping?types=LIST&ip=IP  its pings to IP, an answer of each type;
+//	                                     noise=1: by the Noise channel
 //	POST   /kick                         all channels are closed
 //	PUT    /filters      {"NAME":[rule…]} or null: all is allowed
 //	PUT    /approval     true: new nodes wait for PATCH Approved
@@ -146,13 +148,7 @@ func (t *tailnet) admin() http.Handler {
 		return nil
 	}))
 	m.HandleFunc("POST /nodes/{name}/c2n", t.c2n)
-	m.HandleFunc("POST /nodes/{name}/ping", body(func(r *http.Request, d *json.Decoder) error {
-		tn, _ := t.find(r.PathValue("name"))
-		if tn == nil {
-			return fmt.Errorf("no node %q", r.PathValue("name"))
-		}
-		return t.ping(tn.Key)
-	}))
+	m.HandleFunc("POST /nodes/{name}/ping", t.servePing)
 	m.HandleFunc("POST /kick", body(func(r *http.Request, d *json.Decoder) error {
 		t.front.kick(key.MachinePublic{})
 		return nil

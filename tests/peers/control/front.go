@@ -160,6 +160,10 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/ts2021":
 		f.serveNoise(w, r, fl)
 	case pingPath:
+		if r.Method == http.MethodPost {
+			f.tailnet.asked(w, r, false)
+			return
+		}
 		f.tailnet.pinged(w, r)
 	default:
 		f.tailnet.api().ServeHTTP(w, r)
@@ -250,6 +254,10 @@ func (f *relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.tailnet.hush.wait(r.Context())
 	fl := f.takeFault(r.URL.Path)
 	if fl != nil && answerFault(w, fl) {
+		return
+	}
+	if r.URL.Path == pingPath {
+		f.tailnet.asked(w, r, true)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))

@@ -75,6 +75,8 @@ type tailnet struct {
 	filters  map[string][]tailcfg.FilterRule // nil: testcontrol's, which allows all
 	raw      map[key.NodePublic][]*tailcfg.MapResponse
 	pings    map[string]chan struct{}
+
+	meshPings map[string]*meshPing
 }
 
 var taggedUser = tailcfg.UserProfile{ID: 2147455555, LoginName: "tagged-devices", DisplayName: "Tagged Devices"}
@@ -91,6 +93,8 @@ func newTailnet(s *testcontrol.Server, domain string, full bool, ephemeral time.
 		sessions: map[key.NodePublic]*session{},
 		raw:      map[key.NodePublic][]*tailcfg.MapResponse{},
 		pings:    map[string]chan struct{}{},
+
+		meshPings: map[string]*meshPing{},
 	}
 	t.crowd = &crowd{tailnet: t}
 	s.AltMapStream = t.mapStream

@@ -72,7 +72,7 @@ sub url ($self) { "http://$self->{ip}:$self->{port}" }
 # command(method, path, data): data goes as JSON; the answer's text.  See
 # tests/peers/control/admin.go.
 sub command ($self, $method, $path, @data) {
-    my @cmd = ('curl', '-sS', '--fail-with-body', '--max-time', 10,
+    my @cmd = ('curl', '-sS', '--fail-with-body', '--max-time', 20,
         '--unix-socket', $self->{socket}, '-X', $method);
 
     push @cmd, '--data-binary', JSON::PP->new->allow_nonref->encode($data[0])
@@ -118,6 +118,15 @@ sub remove ($self, $name) { $self->command('DELETE', "/nodes/$name") }
 # message(hostname, message): a MapResponse, as it is.
 sub message ($self, $name, $message) {
     $self->command('POST', "/nodes/$name/message", $message);
+}
+
+# ping(hostname, ip, types, noise => 1): the node pings somebody; what it says of
+# each type, by type.
+sub ping ($self, $name, $ip, $types, %o) {
+    my $list = $self->command('POST', "/nodes/$name/ping?types=$types&ip=$ip"
+        . ($o{noise} ? '&noise=1' : ''));
+
+    return { map { $_->{Type} => $_ } JSON::PP::decode_json($list)->@* };
 }
 
 # filters(rules): { NAME => [rule...] }, the packet filter of all; undef: all is

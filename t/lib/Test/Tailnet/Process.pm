@@ -92,6 +92,11 @@ sub wait_stdout ($self, $regex, $seconds) {
     return $seen;
 }
 
+# say(line): to its standard input.
+sub say ($self, $line) {
+    syswrite $self->{pipe}, "$line\n" or die "$self->{name}: $!";
+}
+
 sub signal ($self, $name) {
     return $self->alive && kill $name, $self->{pid};
 }

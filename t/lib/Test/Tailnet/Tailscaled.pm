@@ -21,19 +21,36 @@ sub start_tailscaled ($self, $name, %o) {
     my $peer = bless {
         t => $self,
         name => $name,
+        state => $state,
         socket => "$state/socket",
+        options => \%o,
     }, 'Test::Tailnet::Tailscaled::Peer';
 
     # Without a default route it takes the network for down.
-    my $gateway = $o{control}{ip};
-    $self->underlay($name);
-    Test::Tailnet::Net::ip_batch($self->ns($name),
-        "route replace default via $gateway");
+    $self->default_route($name, $o{control}{ip});
     mkdir $state, 0700 or die "$state: $!";
-    $peer->{proc} = $self->spawn($name, [$self->binary('tailscaled'),
-        '--tun=tailscale0', "--statedir=$state", "--socket=$peer->{socket}",
-        '--port=' . ($o{port} // 41641), '--no-logs-no-support'],
-        name => "$name.tailscaled",
+    $peer->start->login;
+    $peer->wait_login if $o{wait} // 1;
+    return $peer;
+}
+
+package Test::Tailnet::Tailscaled::Peer;
+
+use File::Path ();
+use JSON::PP ();
+
+# start(): again after stop(); it knows who it is.  forget(): while it is
+# stopped; then it has to log in again, as a new node.
+sub start ($self) {
+    my $state = $self->{state};
+    my $port = $self->{options}{port} // 41641;
+
+    unlink $self->{socket};
+    $self->{proc} = $self->{t}->spawn($self->{name},
+        [$self->{t}->binary('tailscaled'), '--tun=tailscale0',
+            "--statedir=$state", "--socket=$self->{socket}", "--port=$port",
+            '--no-logs-no-support'],
+        name => "$self->{name}.tailscaled",
         env => {
             TS_DEBUG_FIREWALL_MODE => 'nftables',
             TS_LOGS_DIR => $state,
@@ -41,19 +58,28 @@ sub start_tailscaled ($self, $name, %o) {
             XDG_CACHE_HOME => $state,
         });
     Test::Tailnet::Process::until_true(10,
-        sub { -S $peer->{socket} || !$peer->alive });
-    -S $peer->{socket} or die "tailscaled $name: not ready: " . $peer->log;
-    $peer->{up} = $self->spawn($name, [$peer->command('up', '--login-server',
-        $o{control}->url, '--auth-key', $o{key}, '--hostname', $name,
-        '--accept-dns=false', '--timeout', '20s', ($o{up} // [])->@*)],
-        name => "$name.up", stdin => '/dev/null');
-    $peer->wait_login if $o{wait} // 1;
-    return $peer;
+        sub { -S $self->{socket} || !$self->alive });
+    -S $self->{socket}
+        or die "tailscaled $self->{name}: not ready: " . $self->log;
+    return $self;
 }
 
-package Test::Tailnet::Tailscaled::Peer;
+sub forget ($self) {
+    File::Path::remove_tree($self->{state}, { keep_root => 1 });
+    delete $self->@{qw(ip ip6)};
+}
 
-use JSON::PP ();
+# login(): begins to, see wait_login().
+sub login ($self) {
+    my $o = $self->{options};
+
+    $self->{up} = $self->{t}->spawn($self->{name}, [$self->command('up',
+        '--login-server', $o->{control}->url, '--auth-key', $o->{key},
+        '--hostname', $self->{name}, '--accept-dns=false', '--timeout', '20s',
+        ($o->{up} // [])->@*)], name => "$self->{name}.up",
+        stdin => '/dev/null');
+    return $self;
+}
 
 # wait_login(): until "tailscale up" is through.
 sub wait_login ($self) {

@@ -1,0 +1,541 @@
+/* links: tailnetd/control/map_state.c tailnetd/control/map_json_delta.c */
+/* links: tailnetd/control/map_yard.c */
+/* links: tailnetd/control/map_json.c tailnetd/control/map_json_node.c */
+/* links: tailnetd/control/map_json_rule.c tailnetd/control/map_json_grant.c */
+/* links: tailnetd/control/map_json_value.c tailnetd/control/map_json_claim.c */
+/* links: tailnetd/control/map_json_derp.c tailnetd/control/map_json_write.c */
+/* links: tailnetd/engine/netmap.c tailnetd/engine/keytext.c */
+/* links: tailnetd/engine/publish.c tailnetd/engine/span.c */
+/* links: core/tn_addr.c core/tn_snap_read.c */
+/* libs: -ljansson */
+/*
+ * test_delta.c: a netmap and a snapshot that thousands of messages were
+ * carried over to are those that are made anew of what the messages say.
+ */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../ngx_tailnet_module/core/tn_snap_read.h"
+#include "../../ngx_tailnet_module/tailnetd/control/map_json_write.h"
+#include "../../ngx_tailnet_module/tailnetd/control/map_state.h"
+#include "../../ngx_tailnet_module/tailnetd/engine/publish.h"
+
+#define PEERS 40
+#define STEPS 4000
+#define NOW   1700000000
+#define TEXT  (1 << 18)
+
+/* What the server knows of a peer; number ${i} has the ID ${i} + 1. */
+struct model {
+    bool there, online;
+    int port, derp, disco, expiry, key, name, tag, cap, addr, user;
+};
+
+static const struct map_settings settings = {.exit_node = ""};
+static struct model peers[PEERS];
+static int user_names[4];
+static unsigned seed;
+
+static int
+roll(int n)
+{
+    seed = seed * 1103515245u + 12345u;
+    return (int)((seed >> 8) % (unsigned)n);
+}
+
+/* ---- messages ---- */
+
+static const char *const expiries[] = {
+    "0001-01-01T00:00:00Z", "2090-01-01T00:00:00Z", "2001-01-01T00:00:00Z"};
+
+static size_t
+put_peer(char *p, int i)
+{
+    const struct model *m = &peers[i];
+    char tags[64] = "";
+
+    if (m->tag > 0)
+        sprintf(tags, "\"Tags\":[\"tag:t%d\"],", m->tag);
+    return (size_t)sprintf(p,
+        "{\"ID\":%d,\"StableID\":\"s%d\",\"Name\":\"p%d-%d.t.\",\"User\":%d,"
+        "\"Key\":\"nodekey:%064x\",\"DiscoKey\":\"discokey:%064x\","
+        "\"Addresses\":[\"100.64.0.%d/32\",\"fd7a::%x/128\"],"
+        "\"AllowedIPs\":[\"100.64.0.%d/32\",\"10.%d.0.0/16\"],%s"
+        "\"Endpoints\":[\"10.0.0.1:%d\",\"10.0.0.2:%d\"],\"HomeDERP\":%d,"
+        "\"CapMap\":{\"c%d\":null},\"KeyExpiry\":\"%s\",\"Online\":%s}",
+        i + 1, i + 1, i, m->name, 100 + m->user, m->key * 1000 + i + 1,
+        m->disco * 1000 + i + 1, m->addr, m->addr, m->addr, i, tags, m->port,
+        m->port + 1, m->derp, m->cap, expiries[m->expiry],
+        m->online ? "true" : "false");
+}
+
+static size_t
+put_user(char *p, int u)
+{
+    return (size_t)sprintf(
+        p, "{\"ID\":%d,\"LoginName\":\"u%d-%d@t\"}", 100 + u, u, user_names[u]);
+}
+
+static const char self_text[] =
+    "\"Node\":{\"ID\":1000,\"Name\":\"me.t.\",\"Key\":"
+    "\"nodekey:"
+    "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\","
+    "\"Addresses\":[\"100.127.0.1/32\"],\"MachineAuthorized\":true}";
+
+/* All there is, as a stream's first message. */
+static void
+say_all(char *text)
+{
+    char *p = text +
+              sprintf(text, "{%s,\"PacketFilter\":[],\"Peers\":[", self_text);
+    bool any = false;
+
+    for (int i = 0; i < PEERS; i++) {
+        if (!peers[i].there)
+            continue;
+        if (any)
+            *p++ = ',';
+        p += put_peer(p, i);
+        any = true;
+    }
+    p += sprintf(p, "],\"UserProfiles\":[");
+    for (int u = 0; u < 4; u++) {
+        if (u > 0)
+            *p++ = ',';
+        p += put_user(p, u);
+    }
+    strcpy(p, "]}");
+}
+
+static void
+renew(int i)
+{
+    static int next;
+
+    next++;
+    peers[i] = (struct model){.there = true,
+        .online = roll(2),
+        .port = 1 + roll(60000),
+        .derp = 1 + roll(9),
+        .key = next,
+        .disco = next,
+        .addr = 1 + i,
+        .user = roll(4)};
+}
+
+/* Changes peer ${i} and says so in a patch. */
+static void
+say_patch(char *text, int i)
+{
+    struct model *m = &peers[i];
+    char *p = text +
+              sprintf(text, "{\"PeersChangedPatch\":[{\"NodeID\":%d", i + 1);
+
+    switch (roll(8)) {
+    case 0:
+    case 1:
+        m->online = !m->online;
+        p += sprintf(p, ",\"Online\":%s", m->online ? "true" : "false");
+        break;
+    case 2:
+        m->port = 1 + roll(60000);
+        p += sprintf(p, ",\"Endpoints\":[\"10.0.0.1:%d\",\"10.0.0.2:%d\"]",
+            m->port, m->port + 1);
+        break;
+    case 3:
+        m->derp = 1 + roll(9);
+        p += sprintf(p, ",\"DERPRegion\":%d", m->derp);
+        break;
+    case 4:
+        m->disco++;
+        p += sprintf(
+            p, ",\"DiscoKey\":\"discokey:%064x\"", m->disco * 1000 + i + 1);
+        break;
+    case 5:
+        m->expiry = roll(8) == 0 ? 2 : 1;
+        p += sprintf(p, ",\"KeyExpiry\":\"%s\"", expiries[m->expiry]);
+        break;
+    case 6:
+        m->key += roll(4) == 0 ? 1000 : 0;
+        p += sprintf(p, ",\"Key\":\"nodekey:%064x\"", m->key * 1000 + i + 1);
+        break;
+    default:
+        m->cap = roll(3);
+        p += sprintf(p, ",\"CapMap\":{\"c%d\":null}", m->cap);
+        break;
+    }
+    strcpy(p, "}]}");
+}
+
+/* Peer ${i} whole, mostly with nothing new but where it is. */
+static void
+say_peer(char *text, int i)
+{
+    struct model *m = &peers[i];
+    char *p = text;
+
+    if (!m->there)
+        renew(i);
+    m->online = roll(2);
+    m->port = roll(3) == 0 ? 1 + roll(60000) : m->port;
+    if (roll(6) == 0)
+        m->name = roll(3);
+    if (roll(6) == 0)
+        m->tag = roll(3);
+    if (roll(10) == 0) /* another's address, perhaps */
+        m->addr = 1 + (roll(2) == 0 ? i : roll(PEERS));
+    p += sprintf(p, "{\"PeersChanged\":[");
+    p += put_peer(p, i);
+    p += sprintf(p, "],\"UserProfiles\":[");
+    p += put_user(p, m->user);
+    strcpy(p, "]}");
+}
+
+static void
+say_something(char *text)
+{
+    int i = roll(PEERS), what = roll(20);
+
+    if (what < 12 && peers[i].there) {
+        say_patch(text, i);
+    } else if (what < 17) {
+        say_peer(text, i);
+    } else if (what == 17 && peers[i].there) {
+        peers[i].online = !peers[i].online;
+        sprintf(text, "{\"OnlineChange\":{\"%d\":%s}}", i + 1,
+            peers[i].online ? "true" : "false");
+    } else if (what == 18 && peers[i].there && roll(2) == 0) {
+        peers[i].there = false;
+        sprintf(text, "{\"PeersRemoved\":[%d]}", i + 1);
+    } else if (roll(4) == 0) {
+        char *p = text + sprintf(text, "{\"UserProfiles\":[");
+
+        user_names[i % 4]++;
+        p += put_user(p, i % 4);
+        strcpy(p, "]}");
+    } else {
+        sprintf(text, "{%s}", self_text); /* nothing new */
+    }
+}
+
+/* ---- comparing ---- */
+
+static void
+apply(struct map_state *s, const char *text)
+{
+    char err[MAP_STATE_ERROR_MAX];
+    struct map_json_error e;
+    struct map_delta d;
+
+    if (map_json_delta(text, strlen(text), NULL, &d, &e) != 0)
+        fail_msg("%s in %s", e.text, text);
+    assert_int_equal(e.nwarnings, 0);
+    if (map_state_apply(s, &d, err) != 0)
+        fail_msg("%s", err);
+    map_delta_clear(&d);
+}
+
+static uint8_t *
+build(const struct netmap *nm, size_t *size, uint32_t **records)
+{
+    struct publish_opts o = {.generation = 7, .now = NOW, .records = records};
+    char err[TN_ERR_MAX];
+    void *bytes;
+
+    if (publish_build(nm, &o, &bytes, size, err) != 0)
+        fail_msg("%s", err);
+    return bytes;
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+    const struct netmap_node *x = a, *y = b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* ${nm} as text, whatever the order of its peers; it stays as it is. */
+static char *
+text_of(const struct netmap *nm)
+{
+    struct netmap copy = *nm;
+    size_t len;
+    char *text;
+
+    copy.peers = malloc((nm->npeers + 1) * sizeof(*copy.peers));
+    memcpy(copy.peers, nm->peers, nm->npeers * sizeof(*copy.peers));
+    qsort(copy.peers, copy.npeers, sizeof(*copy.peers), by_id);
+    text = map_json_write(&copy, &len);
+    assert_non_null(text);
+    free(copy.peers);
+    text = realloc(text, len + 1);
+    text[len] = '\0';
+    return text;
+}
+
+/* Texts are long: where they differ, and what is there. */
+static void
+same_text(const char *a, const char *b)
+{
+    size_t i = 0, from;
+
+    while (a[i] != '\0' && a[i] == b[i])
+        i++;
+    from = i > 400 ? i - 400 : 0;
+    if (a[i] != b[i])
+        fail_msg("\n%.500s\n%.500s", a + from, b + from);
+}
+
+static void
+same_str(struct tn_str a, struct tn_str b)
+{
+    assert_int_equal(a.len, b.len);
+    assert_memory_equal(a.p, b.p, a.len);
+}
+
+static void
+same_peer(const struct tn_peer *a, const struct tn_peer *b)
+{
+    assert_int_equal(a->flags, b->flags);
+    assert_int_equal(a->id, b->id);
+    assert_int_equal(a->key_expiry, b->key_expiry);
+    assert_memory_equal(a->key, b->key, 32);
+    assert_int_equal(a->naddrs, b->naddrs);
+    assert_memory_equal(a->addrs, b->addrs, a->naddrs * sizeof(a->addrs[0]));
+    same_str(a->name, b->name);
+    same_str(a->tags, b->tags);
+    same_str(a->login, b->login);
+}
+
+/* What readers see in both, by address and by name. */
+static void
+same_meaning(const void *a, size_t alen, const void *b, size_t blen)
+{
+    struct tn_peer x, y, z;
+    struct tn_snap s, t;
+    uint32_t cursor = 0, n = 0;
+
+    assert_null(tn_snap_open(&s, a, alen));
+    assert_null(tn_snap_open(&t, b, blen));
+    assert_int_equal(s.head.npeers, t.head.npeers);
+    while (tn_snap_next(&s, &cursor, &x) == 0) {
+        n++;
+        assert_int_equal(tn_snap_whois(&t, &x.addrs[0], &y, NULL), 0);
+        same_peer(&x, &y);
+        assert_int_equal(
+            tn_snap_by_name(&t, x.name.p, x.name.len, &z, NULL), 0);
+        same_peer(&x, &z);
+    }
+    assert_int_equal(n, t.head.npeers + 1);
+}
+
+/* ---- the test ---- */
+
+struct image {
+    uint8_t *bytes;
+    size_t size;
+    uint32_t *records;
+    struct netmap *nm;
+    unsigned carried, built;
+};
+
+static void
+renew_image(struct image *im)
+{
+    free(im->bytes);
+    free(im->records);
+    im->bytes = build(im->nm, &im->size, &im->records);
+    im->built++;
+}
+
+/* As the engine does it. */
+static void
+bring_up(struct map_state *s, struct image *im)
+{
+    enum publish_news news = PUBLISH_SAME;
+    struct tn_snap_peer rec;
+    struct netmap *old = im->nm;
+    const uint32_t *rows;
+    size_t n;
+
+    if (!map_state_update(s, &rows, &n)) {
+        im->nm = map_state_netmap(s, &settings);
+        assert_non_null(im->nm);
+        map_state_follow(s, im->nm);
+        netmap_free(old);
+        renew_image(im);
+        return;
+    }
+    for (size_t i = 0; i < n && news != PUBLISH_WHOLE; i++) {
+        uint8_t *at = im->bytes + im->records[rows[i] + 1];
+
+        memcpy(&rec, at, sizeof(rec));
+        news = publish_row(&rec, &im->nm->peers[rows[i]], NOW);
+        if (news != PUBLISH_WHOLE)
+            memcpy(at, &rec, sizeof(rec));
+    }
+    if (news == PUBLISH_WHOLE)
+        renew_image(im);
+    else
+        im->carried++;
+}
+
+/* ... as it is when it is made anew of the state ... */
+static void
+compare(struct map_state *s, const struct image *im)
+{
+    struct netmap *nm = map_state_netmap(s, &settings);
+    size_t size;
+    uint32_t *records;
+    uint8_t *bytes = build(nm, &size, &records);
+    char *a = text_of(im->nm), *b = text_of(nm);
+
+    same_text(a, b);
+    assert_int_equal(size, im->size);
+    assert_memory_equal(bytes, im->bytes, size);
+    assert_memory_equal(
+        records, im->records, (nm->npeers + 1) * sizeof(*records));
+    free(bytes);
+    free(records);
+    free(a);
+    free(b);
+    netmap_free(nm);
+}
+
+/* ... and of a state that never heard of the messages. */
+static void
+compare_fresh(struct map_state *s, const struct image *im, char *text)
+{
+    struct map_state *fresh = map_state_new();
+    uint32_t *records;
+    struct netmap *nm;
+    uint8_t *bytes;
+    size_t size;
+    char *a, *b;
+
+    say_all(text);
+    apply(fresh, text);
+    nm = map_state_netmap(fresh, &settings);
+    a = text_of(im->nm);
+    b = text_of(nm);
+    same_text(a, b);
+    assert_int_equal(
+        map_state_counts(s).contested, map_state_counts(fresh).contested);
+    bytes = build(nm, &size, &records);
+    same_meaning(im->bytes, im->size, bytes, size);
+    free(bytes);
+    free(records);
+    free(a);
+    free(b);
+    netmap_free(nm);
+    map_state_free(fresh);
+}
+
+static void
+carried_over(void **state)
+{
+    struct map_state *s = map_state_new();
+    struct netmap *kept = NULL; /* as one that is being saved */
+    char *text = malloc(TEXT), *before = NULL, *after;
+    struct image im = {0};
+
+    (void)state;
+    seed = 1;
+    for (int i = 0; i < PEERS; i++) {
+        renew(i);
+        peers[i].there = i % 3 != 0;
+    }
+    say_all(text);
+    apply(s, text);
+    bring_up(s, &im);
+    for (int step = 0; step < STEPS; step++) {
+        for (int n = roll(3); n >= 0; n--) {
+            say_something(text);
+            apply(s, text);
+        }
+        bring_up(s, &im);
+        compare(s, &im);
+        if (step % 4 == 0)
+            compare_fresh(s, &im, text);
+        if (kept == NULL && roll(4) == 0) {
+            kept = map_state_netmap(s, &settings);
+            before = text_of(kept);
+        } else if (kept != NULL && roll(8) == 0) {
+            after = text_of(kept);
+            same_text(before, after);
+            free(before);
+            free(after);
+            netmap_free(kept);
+            kept = NULL;
+        }
+    }
+    print_message("# %u carried over, %u built\n", im.carried, im.built);
+    assert_true(im.carried > STEPS / 4);
+    assert_true(im.built > STEPS / 10);
+    if (kept != NULL) {
+        free(before);
+        netmap_free(kept);
+    }
+    netmap_free(im.nm);
+    map_state_free(s);
+    free(im.bytes);
+    free(im.records);
+    free(text);
+}
+
+/* Without a follower, or with one that is gone, there is nothing to update. */
+static void
+no_follower(void **state)
+{
+    struct map_state *s = map_state_new();
+    char *text = malloc(TEXT);
+    const uint32_t *rows;
+    struct netmap *nm;
+    size_t n = 7;
+
+    (void)state;
+    for (int i = 0; i < PEERS; i++)
+        renew(i);
+    say_all(text);
+    assert_false(map_state_update(s, &rows, &n));
+    apply(s, text);
+    assert_false(map_state_update(s, &rows, &n));
+    nm = map_state_netmap(s, &settings);
+    assert_false(map_state_update(s, &rows, &n));
+    map_state_follow(s, nm);
+    assert_true(map_state_update(s, &rows, &n));
+    assert_int_equal(n, 0);
+    apply(s, "{\"OnlineChange\":{\"3\":false,\"4\":true,\"99\":true}}");
+    apply(s, "{\"OnlineChange\":{\"3\":true}}");
+    assert_true(map_state_update(s, &rows, &n));
+    assert_int_equal(n, 2);
+    assert_int_equal(nm->peers[rows[0]].id + nm->peers[rows[1]].id, 7);
+    map_state_begin(s); /* a new stream says all again */
+    apply(s, text);
+    assert_false(map_state_update(s, &rows, &n));
+    netmap_free(nm);
+    apply(s, "{\"OnlineChange\":{\"3\":true}}");
+    assert_false(map_state_update(s, &rows, &n));
+    map_state_free(s);
+    free(text);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(carried_over),
+        cmocka_unit_test(no_follower),
+    };
+
+    cmocka_set_message_output(CM_OUTPUT_TAP);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
