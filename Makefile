@@ -47,7 +47,7 @@ obj = $(patsubst %.c,$(B)/%.o,$(1))
 # V=1 shows the commands.
 $(if $(V),,.SILENT:)
 
-.PHONY: list-unit unit-programs all tailnetd tailnetctl module tests layers unit check clean install
+.PHONY: list-unit unit-programs all tailnetd tailnetctl module tests bench layers unit check clean install
 all: tailnetd tailnetctl module tests
 tailnetd: $(B)/tailnetd
 tailnetctl: $(B)/tailnetctl
@@ -121,12 +121,15 @@ $(B)/tests/control: $(wildcard tests/peers/control/*)
 	@mkdir -p $(@D)
 	cd tests/peers/control && go build -o $(abspath $@) .
 
-$(B)/tests/tailscaled $(B)/tests/tailscale: $(wildcard tests/peers/tailscaled/*)
+$(B)/tests/tailscaled $(B)/tests/tailscale $(B)/tests/nginx-auth: $(wildcard tests/peers/tailscaled/*)
 	@mkdir -p $(@D)
 	cd tests/peers/tailscaled && go build -o $(abspath $@) tailscale.com/cmd/$(@F)
 
 tests: $(addprefix $(B)/tests/,$(UNIT)) $(REPLAY) $(LIBPROGS) $(B)/tests/wgpeer \
     $(B)/tests/control $(B)/tests/tailscaled $(B)/tests/tailscale
+
+# What only ./dev bench uses, too.
+bench: all $(B)/tests/nginx-auth
 
 layers:
 	tests/lib/layers

@@ -1,4 +1,5 @@
-# bench [--rounds N] [--seconds N]: what the mesh costs, measured side by side.
+# bench.pl [--rounds N] [--seconds N]: what the mesh costs, measured side by
+# side.
 #
 # Three ways to one nginx configuration, alternating in one run:
 #
@@ -11,17 +12,14 @@
 use v5.36;
 
 use FindBin;
-use lib "$FindBin::Bin/../t/lib";
+use lib $FindBin::Bin, "$FindBin::Bin/../t/lib";
 
-use Getopt::Long;
-use JSON::PP;
+use Bench;
 use Test::Tailnet;
 
-my ($rounds, $seconds) = (3, 3);
-GetOptions('rounds=i' => \$rounds, 'seconds=i' => \$seconds) or exit 2;
+my ($rounds, $seconds) = options(@ARGV);
 $ENV{TAILNET_NO_SKIP} = 1;
 my $t = Test::Tailnet->new;
-my $hz = 100;
 
 # ---- three ways ----
 
@@ -32,22 +30,19 @@ my $go = $t->node('goclient', addr => ['100.64.0.9']);
 my $wire = $t->underlay('wire');
 $t->netmap('web.json', self => $web, peers => [$alice]);
 
-mkdir $t->testdir . '/html' or die "html: $!";
-$t->write_file('html/1k', 'x' x 1024);
-$t->write_file('html/1m', 'x' x 1_048_576);
+html($t);
 
 my $server = <<'CONF';
         root %%TESTDIR%%/html;
         location /plain/ { alias %%TESTDIR%%/html/; }
 CONF
-my $http = "    sendfile on;\n    tcp_nopush on;\n    keepalive_requests 100000000;\n";
+my ($http, $rules) = (HTTP, RULES);
 $t->write_config(<<"CONF");
 worker_processes 1;
 tailnet_engine binary=%%TAILNETD%%;
 tailnet_node web { netmap %%TESTDIR%%/web.json; private_key %%TESTDIR%%/web.key; port 41641; }
 events { worker_connections 2048; }
 http {
-    access_log off;
 $http
     server {
         tailnet_listen 80;
@@ -55,8 +50,7 @@ $http
 $server
         location /ruled/ {
             alias %%TESTDIR%%/html/;
-            tailnet_acl accept tag:none bob\@example.com alice\@example.com;
-            tailnet_limit_req rate=1000000r/s burst=1000000 nodelay;
+$rules
         }
     }
 }
@@ -71,31 +65,13 @@ my $client = $t->start_tailnetd_client($alice, peers => [$web],
 my $goserver = $t->start_wgpeer($gohost, peers => [$go]);
 my $goclient = $t->start_wgpeer($go, peers => [$gohost]);
 
-my $plain = $t->expand(<<"CONF");
-daemon off; worker_processes 1; pid %%TESTDIR%%/plain.pid; error_log %%TESTDIR%%/plain.log;
-events { worker_connections 2048; }
-http { access_log off;
-$http
-  client_body_temp_path %%TESTDIR%%/b; proxy_temp_path %%TESTDIR%%/p; fastcgi_temp_path %%TESTDIR%%/f;
-  uwsgi_temp_path %%TESTDIR%%/u; scgi_temp_path %%TESTDIR%%/s;
-  server { listen 80; $server } }
-CONF
-my $plain_nginx = $t->spawn('gohost', [$t->binary('nginx'), '-c',
-    $t->write_file('plain.conf', $plain)], name => 'plain');
-Test::Tailnet::Process::until_true(5, sub { -s $t->testdir . '/plain.pid' })
-    or die $plain_nginx->stderr;
-my ($plain_worker) = $t->children($plain_nginx->pid);
-
-sub engine_of ($pid) {
-    my ($e) = grep { Test::Tailnet::Process::title($_) =~ /--engine/ } $t->children($pid);
-    return $e // die "no engine of $pid\n";
-}
+my (undef, $plain_worker) = plain_nginx($t, 'gohost', "server { listen 80;\n$server }");
 
 my $holder = $t->holder;
 my %way = (
     tailnet => { who => 'client', url => 'http://100.64.0.1', server => {
-            engine => engine_of($holder), nginx => $worker, holder => $holder },
-        client => engine_of($client->pid) },
+            engine => $t->engine($holder), nginx => $worker, holder => $holder },
+        client => $t->engine($client->pid) },
     'wireguard-go' => { who => 'goclient', url => 'http://100.64.0.8', server => {
             'wireguard-go' => $goserver->pid, nginx => $plain_worker },
         client => $goclient->pid },
@@ -105,103 +81,32 @@ my @ways = ('tailnet', 'wireguard-go', 'veth');
 
 # ---- measuring ----
 
-# Seconds of CPU a process has used.
-sub cpu ($pid) {
-    my @f = split / /, Test::Tailnet::Process::slurp("/proc/$pid/stat") =~ s/^.*\) //sr;
-
-    return ($f[11] + $f[12]) / $hz;
-}
-
-sub private_kb ($pid) {
-    my $text = Test::Tailnet::Process::slurp("/proc/$pid/smaps_rollup");
-
-    return sum($text =~ /^Private_(?:Clean|Dirty): +(\d+)/mg);
-}
-
-sub dirty_kb ($pid) {
-    my ($kb) = Test::Tailnet::Process::slurp("/proc/$pid/smaps_rollup")
-        =~ /^Private_Dirty: +(\d+)/m;
-    return $kb;
-}
-
-sub wrk ($way, $path, @args) {
-    my $w = $way{$way};
-    my %before = map { $_ => cpu($w->{server}{$_}) } keys $w->{server}->%*;
-    my $client = $w->{client} ? cpu($w->{client}) : 0;
-    my $r = $t->run_in($w->{who}, 'wrk', '-t1', "-d$seconds", '--latency', @args,
-        "$w->{url}$path");
-    my ($n, $size, $unit) = $r->{output} =~ m{(\d+) requests in [\d.]+s, ([\d.]+)([KMG]?B)}
-        or die "wrk: $r->{output}";
-    my %scale = (B => 1, KB => 2**10, MB => 2**20, GB => 2**30);
-    my $bytes = $size * $scale{$unit};
-
-    return {
-        rps => ($r->{output} =~ /Requests\/sec: +([\d.]+)/)[0],
-        mbps => $bytes / $seconds / 1e6,
-        p50 => us($r->{output} =~ /50% +([\d.]+)(\w+)/),
-        p99 => us($r->{output} =~ /99% +([\d.]+)(\w+)/),
-        requests => $n,
-        bytes => $bytes,
-        errors => $r->{output} =~ /Socket errors|Non-2xx/ ? 1 : 0,
-        cpu => { map { $_ => cpu($w->{server}{$_}) - $before{$_} } keys %before },
-        client_cpu => $w->{client} ? cpu($w->{client}) - $client : 0,
-    };
-}
-
-sub us ($n, $unit) { $n * { us => 1, ms => 1000, s => 1e6 }->{$unit} }
-
-sub sum (@n) { my $s = 0; $s += $_ for @n; return $s }
-sub median (@n) { @n = sort { $a <=> $b } @n; return $n[$#n / 2] }
-
-my %rows;
-sub measure ($what, $path, @args) {
-    for my $round (1 .. $rounds) {
-        for my $way (@ways) {
-            push $rows{$what}{$way}->@*, wrk($way, $path, @args);
-        }
-    }
-}
-
 $t->http_get($way{$_}{who}, "$way{$_}{url}/1k")->ok or die "$_ does not answer\n" for @ways;
-measure('1 KB, 32 connections', '/plain/1k', '-c32');
-measure('1 MB, 8 connections', '/plain/1m', '-c8');
-measure('new connections', '/plain/1k', '-c16', '-H', 'Connection: close');
-measure('1 KB, 1 connection', '/plain/1k', '-c1');
+my %load = (
+    '1 KB, 32 connections' => ['/plain/1k', '-c32'],
+    '1 MB, 8 connections' => ['/plain/1m', '-c8'],
+    'new connections' => ['/plain/1k', '-c16', '-H', 'Connection: close'],
+    '1 KB, 1 connection' => ['/plain/1k', '-c1'],
+);
+my @loads = ('1 KB, 32 connections', '1 MB, 8 connections', 'new connections',
+    '1 KB, 1 connection');
+my %rows = map {
+    my $args = $load{$_};
+    $_ => sample(\@ways, sub ($way) { load_on($t, $way{$way}, @$args) })
+} @loads;
 
 # ---- showing ----
 
-sub spread ($list, $of) {
-    my @n = sort { $a <=> $b } map { $of->($_) } @$list;
-
-    return sprintf '%s (%s–%s)', map { $_ >= 100 ? sprintf '%.0f', $_ : sprintf '%.3g', $_ }
-        median(@n), $n[0], $n[-1];
-}
-
-my %columns = (
-    '1 KB, 32 connections' => ['requests/s', sub ($r) { $r->{rps} }],
-    '1 MB, 8 connections' => ['MB/s', sub ($r) { $r->{mbps} }],
-    'new connections' => ['connections/s', sub ($r) { $r->{rps} }],
-    '1 KB, 1 connection' => ['requests/s', sub ($r) { $r->{rps} }],
-);
 print "Median of $rounds rounds of $seconds s (lowest–highest).\n\n";
-for my $what ('1 KB, 32 connections', '1 MB, 8 connections', 'new connections',
-    '1 KB, 1 connection') {
-    my ($unit, $of) = $columns{$what}->@*;
+for my $what (@loads) {
+    my $bulk = $what =~ /MB/;
 
-    printf "%-22s | %-24s | %-22s | %-22s | %-30s | %s\n", $what, $unit, 'p50 µs', 'p99 µs',
-        $what =~ /MB/ ? 'server CPU s/GB' : 'server CPU µs/request', 'client tunnel';
-    for my $way (@ways) {
-        my $list = $rows{$what}{$way};
-        my $per = $what =~ /MB/ ? sub ($r, $s) { $s / ($r->{bytes} / 1e9) }
-            : sub ($r, $s) { $s * 1e6 / $r->{requests} };
-
-        printf "%-22s | %-24s | %-22s | %-22s | %-30s | %s%s\n", $way, spread($list, $of),
-            spread($list, sub ($r) { $r->{p50} }), spread($list, sub ($r) { $r->{p99} }),
-            spread($list, sub ($r) { $per->($r, sum(values $r->{cpu}->%*)) }),
-            spread($list, sub ($r) { $per->($r, $r->{client_cpu}) }),
-            (grep { $_->{errors} } @$list) ? ' ERRORS' : '';
-    }
-    print "\n";
+    table($what, \@ways, $rows{$what},
+        $bulk ? ['MB/s', sub ($r) { $r->{mbps} }]
+        : [$what =~ /new/ ? 'connections/s' : 'requests/s', sub ($r) { $r->{rps} }],
+        ['p50 µs', sub ($r) { $r->{p50} }], ['p99 µs', sub ($r) { $r->{p99} }],
+        $bulk ? ['server CPU s/GB', \&server_gb] : ['server CPU µs/request', \&server_us],
+        ['client tunnel', $bulk ? \&client_gb : \&client_us]);
 }
 
 # Tunnel CPU, both ends, for the same bytes: of ours and theirs.
