@@ -70,7 +70,7 @@ MODULE_SRC := $(CORE) $(wildcard $(P)/core/*.h $(P)/nginx/* $(P)/http/*) config
 NGINX_TREE := $(B)/nginx
 NGINX_MAKE := $(MAKE) $(if $(V),,-s) -C $(NGINX_TREE) -f objs/Makefile
 $(B)/ngx_tailnet_module.so: $(NGINX_TREE)/objs/Makefile $(MODULE_SRC)
-	$(NGINX_MAKE) $(if $(SUITE),binary) objs/ngx_tailnet_module.so
+	+$(NGINX_MAKE) $(if $(SUITE),binary) objs/ngx_tailnet_module.so
 	cp $(NGINX_TREE)/objs/ngx_tailnet_module.so $@
 	$(if $(SUITE),cp $(NGINX_TREE)/objs/nginx $(B)/nginx-bin)
 
