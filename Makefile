@@ -129,7 +129,11 @@ tests: $(addprefix $(B)/tests/,$(UNIT)) $(REPLAY) $(LIBPROGS) $(B)/tests/wgpeer 
     $(B)/tests/control $(B)/tests/tailscaled $(B)/tests/tailscale
 
 # What only ./dev bench uses, too.
-bench: all $(B)/tests/nginx-auth
+bench: all $(B)/tests/nginx-auth $(B)/bench/whois
+
+$(B)/bench/whois: $(B)/bench/whois.o $(call obj,$(addprefix $(P)/,core/tn_addr.c \
+    core/tn_snap_read.c tailnetd/engine/netmap.c tailnetd/engine/publish.c))
+	$(CC) $(LDFLAGS_ALL) -o $@ $^
 
 layers:
 	tests/lib/layers

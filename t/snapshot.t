@@ -138,7 +138,8 @@ my @bad = (
     ['truncated', substr($good, 0, $size - 8), ''],
     ['longer', $good . "\0" x 8, ''],
     ['bad magic', changed($good, magic => "TNSNAP\n\n"), ''],
-    ['another version', changed($good, version => 2), ''],
+    ['an older version', changed($good, version => 1), ''],
+    ['a newer version', changed($good, version => 3), ''],
     ['size too large', changed($good, size => $size + 4096), ''],
     ['size 0', changed($good, size => 0), ''],
     ['another generation', changed($good, generation => 99), '',
@@ -223,10 +224,13 @@ is(join(' ', grep { !/^(?:200|403|502)$/ } sort keys %seen), '',
 cmp_ok($seen{403} // 0, '>', 0, 'some are refused');
 is(($t->workers)[0], $worker, 'by a worker that lives');
 
-# Addresses that lead nowhere.
+# Addresses that lead nowhere: the lowest 5 bits of a slot are the hash, the
+# others the offset.
 my $bytes = changed($good, generation => ++$generation);
-substr $bytes, field('addr_off') + 4 * $_, 4, pack 'L', 0xfffffff8
-    for 0 .. field('addr_slots') - 1;
+for my $at (map { field('addr_off') + 4 * $_ } 0 .. field('addr_slots') - 1) {
+    my $slot = unpack 'L', substr $bytes, $at, 4;
+    substr $bytes, $at, 4, pack 'L', $slot | 0xffffffe0 if $slot != 0;
+}
 publish($bytes, $generation);
 settled(9);
 $mark = $t->log_mark;

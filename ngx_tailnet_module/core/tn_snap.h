@@ -11,7 +11,7 @@
  *   0 ┌──────────────────────────────────────┐
  *     │ tn_snap_head                         │
  *     ├──────────────────────────────────────┤ addr_off
- *     │ addr_slots × u32: peer offset or 0   │ open addressing, linear
+ *     │ addr_slots × u32: peer, hash, or 0   │ open addressing, linear
  *     ├──────────────────────────────────────┤ name_off   probing, load ≤ 1/2
  *     │ name_slots × tn_snap_name            │
  *     ├──────────────────────────────────────┤ tag_off
@@ -22,6 +22,9 @@
  *
  * The address hash is tn_addr_hash() & (addr_slots - 1); one slot per address
  * of a peer (single-address prefixes of Node.Addresses, the self node too).
+ * A slot is tn_snap_slot(): what an offset leaves free of its 32 bits holds the
+ * highest bits of the hash, so that a search passes the slots of others without
+ * a look at their records.
  * The name hash is tn_name_hash() & (name_slots - 1), over FQDN without its
  * final dot and over the short host name, both lower case.  A short name that
  * two peers share, or that equals another's FQDN, has no slot: ambiguous names
@@ -36,12 +39,15 @@
 #include "tn_addr.h"
 
 #define TN_SNAP_MAGIC   "TNSNAP\r\n"
-#define TN_SNAP_VERSION 1u
+#define TN_SNAP_VERSION 2u /* 1: no hash in the address table */
 
 /* Limits of one snapshot. */
 #define TN_SNAP_MAX_SIZE  (1u << 30)
 #define TN_SNAP_MAX_ADDRS 16 /* addresses of one peer; more are not indexed */
 #define TN_SNAP_MAX_TAGS  64 /* tags of one peer */
+
+/* Bits of the hash in a slot of the address table: the slot's lowest. */
+#define TN_SNAP_SLOT_BITS 5
 
 /* Bytes at ${off} of the file; not NUL-terminated. */
 struct tn_snap_str {
@@ -113,6 +119,23 @@ struct tn_snap_tag {
     uint32_t n;
 };
 
+/* The slot of an address with this hash, whose peer is at ${off}. */
+static inline uint32_t
+tn_snap_slot(uint32_t off, uint64_t hash)
+{
+    return off / 8 << TN_SNAP_SLOT_BITS |
+           (uint32_t)(hash >> (64 - TN_SNAP_SLOT_BITS));
+}
+
+/* The offset that tn_snap_slot() put into ${slot}. */
+static inline uint32_t
+tn_snap_slot_off(uint32_t slot)
+{
+    return (slot >> TN_SNAP_SLOT_BITS) * 8;
+}
+
+_Static_assert(TN_SNAP_MAX_SIZE / 8 - 1 <= UINT32_MAX >> TN_SNAP_SLOT_BITS,
+    "a slot holds every offset");
 _Static_assert(sizeof(struct tn_snap_head) == 112, "drawn as bytes");
 _Static_assert(sizeof(struct tn_snap_peer) == 104, "drawn as bytes");
 _Static_assert(sizeof(struct tn_snap_user) == 32, "drawn as bytes");

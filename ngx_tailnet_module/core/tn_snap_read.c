@@ -32,22 +32,25 @@ region(const struct tn_snap *s, uint32_t off, uint64_t n, size_t each)
     return s->base + off;
 }
 
-/* A view of ${str}; returns false when it is not inside the mapping. */
-static bool
-view(const struct tn_snap *s, struct tn_snap_str str, struct tn_str *out)
+/* True when ${str} is empty or inside the mapping. */
+static inline bool
+inside(const struct tn_snap *s, struct tn_snap_str str)
 {
-    if (str.len == 0) {
-        out->p = "";
-        out->len = 0;
-        return true;
+    return str.len == 0 || (str.off >= sizeof(struct tn_snap_head) &&
+                               (uint64_t)str.off + str.len <= s->size);
+}
+
+/* A view of ${str}, which is inside(). */
+static inline struct tn_str
+text(const struct tn_snap *s, struct tn_snap_str str)
+{
+    struct tn_str view = {"", 0};
+
+    if (str.len != 0) {
+        view.p = (const char *)s->base + str.off;
+        view.len = str.len;
     }
-    if (str.off < sizeof(struct tn_snap_head) ||
-        (uint64_t)str.off + str.len > s->size) {
-        return false;
-    }
-    out->p = (const char *)s->base + str.off;
-    out->len = str.len;
-    return true;
+    return view;
 }
 
 static bool
@@ -61,7 +64,6 @@ tn_snap_open(struct tn_snap *s, const void *base, size_t size)
 {
     struct tn_snap n;
     const struct tn_snap_head *h = &n.head;
-    struct tn_str str;
 
     if (size < sizeof n.head) {
         return "snapshot is shorter than its header";
@@ -97,7 +99,7 @@ tn_snap_open(struct tn_snap *s, const void *base, size_t size)
         h->npeers > size / sizeof(struct tn_snap_peer)) {
         return "snapshot has a bad peer count or self node";
     }
-    if (!view(&n, h->domain, &str) || !view(&n, h->tailnet, &str)) {
+    if (!inside(&n, h->domain) || !inside(&n, h->tailnet)) {
         return "snapshot has a bad domain or tailnet name";
     }
     *s = n;
@@ -108,19 +110,13 @@ tn_snap_open(struct tn_snap *s, const void *base, size_t size)
 struct tn_str
 tn_snap_domain(const struct tn_snap *s)
 {
-    struct tn_str str = {"", 0};
-
-    view(s, s->head.domain, &str);
-    return str;
+    return text(s, s->head.domain);
 }
 
 struct tn_str
 tn_snap_tailnet(const struct tn_snap *s)
 {
-    struct tn_str str = {"", 0};
-
-    view(s, s->head.tailnet, &str);
-    return str;
+    return text(s, s->head.tailnet);
 }
 
 /*
@@ -148,67 +144,80 @@ record(const struct tn_snap *s, uint32_t off, struct tn_snap_peer *rec)
     return p + sizeof *rec;
 }
 
+/* Compares them all: which one it is cannot be guessed, and a processor that
+ * guesses wrong has waited for memory in vain. */
 static bool
 has_addr(const uint8_t *addrs, unsigned n, const struct tn_addr *a)
 {
+    uint64_t want[2], is[2];
+    bool has = false;
+
+    memcpy(want, a->b, sizeof want);
     for (unsigned i = 0; i < n; i++) {
-        if (memcmp(addrs + i * sizeof *a, a->b, sizeof *a) == 0) {
-            return true;
-        }
+        memcpy(is, addrs + i * sizeof is, sizeof is);
+        has |= ((is[0] ^ want[0]) | (is[1] ^ want[1])) == 0;
     }
-    return false;
+    return has;
 }
 
+/* The user record at ${off}, copied to ${u}; returns false when any of it is
+ * bad. */
 static bool
-user(const struct tn_snap *s, uint32_t off, struct tn_peer *p)
+user(const struct tn_snap *s, uint32_t off, struct tn_snap_user *u)
 {
-    struct tn_snap_user rec;
-    const uint8_t *at;
+    const uint8_t *at = region(s, off, 1, sizeof *u);
 
-    if (off == 0) {
-        p->user_id = 0;
-        p->login = p->user_name = p->user_pic = (struct tn_str){"", 0};
-        return true;
-    }
-    at = region(s, off, 1, sizeof rec);
     if (at == NULL) {
         return false;
     }
-    memcpy(&rec, at, sizeof rec);
-    p->user_id = rec.id;
-    return view(s, rec.login, &p->login) && view(s, rec.name, &p->user_name) &&
-           view(s, rec.pic, &p->user_pic);
+    memcpy(u, at, sizeof *u);
+    return inside(s, u->login) && inside(s, u->name) && inside(s, u->pic);
+}
+
+/* False when the strings of ${rec} are not inside the mapping, or when it is
+ * both a person's and tagged: that gives neither identity. */
+static bool
+sound(const struct tn_snap *s, const struct tn_snap_peer *rec)
+{
+    bool tagged = (rec->flags & TN_PEER_TAGGED) != 0;
+
+    if (tagged != (rec->ntags != 0) || tagged != (rec->tags.len != 0) ||
+        (tagged && rec->user != 0)) {
+        return false;
+    }
+    return inside(s, rec->name) && inside(s, rec->host) &&
+           inside(s, rec->stable_id) && inside(s, rec->tags) &&
+           inside(s, rec->caps);
 }
 
 /*
  * All of the peer whose record is ${rec} and at ${off}, its addresses at
  * ${addrs}, into ${p}; returns false, and leaves ${p} as it was, when any of it
- * is bad.  Addresses are most of a tn_peer and go there at once.
+ * is bad.  So all is checked first, and then written where it belongs.
  */
 static bool
 fill(const struct tn_snap *s, uint32_t off, const struct tn_snap_peer *rec,
     const uint8_t *addrs, struct tn_peer *p)
 {
-    struct tn_peer n;
-    bool tagged = (rec->flags & TN_PEER_TAGGED) != 0;
+    struct tn_snap_user u = {0};
 
-    /* A record that is both a person's and tagged gives neither identity. */
-    if (tagged != (rec->ntags != 0) || tagged != (rec->tags.len != 0) ||
-        (tagged && rec->user != 0)) {
+    if (!sound(s, rec) || (rec->user != 0 && !user(s, rec->user, &u))) {
         return false;
     }
-    if (!view(s, rec->name, &n.name) || !view(s, rec->host, &n.host) ||
-        !view(s, rec->stable_id, &n.stable_id) ||
-        !view(s, rec->tags, &n.tags) || !view(s, rec->caps, &n.caps) ||
-        !user(s, rec->user, &n)) {
-        return false;
-    }
-    n.flags = rec->flags;
-    n.id = rec->id;
-    n.key_expiry = rec->key_expiry;
-    n.key = s->base + off + offsetof(struct tn_snap_peer, key);
-    n.naddrs = rec->naddrs;
-    memcpy(p, &n, offsetof(struct tn_peer, addrs));
+    p->flags = rec->flags;
+    p->id = rec->id;
+    p->key_expiry = rec->key_expiry;
+    p->key = s->base + off + offsetof(struct tn_snap_peer, key);
+    p->name = text(s, rec->name);
+    p->host = text(s, rec->host);
+    p->stable_id = text(s, rec->stable_id);
+    p->tags = text(s, rec->tags);
+    p->caps = text(s, rec->caps);
+    p->login = text(s, u.login);
+    p->user_name = text(s, u.name);
+    p->user_pic = text(s, u.pic);
+    p->user_id = u.id;
+    p->naddrs = rec->naddrs;
     for (unsigned i = 0; i < rec->naddrs; i++) {
         memcpy(
             &p->addrs[i], addrs + i * sizeof p->addrs[i], sizeof p->addrs[i]);
@@ -247,10 +256,10 @@ tn_snap_self(const struct tn_snap *s, struct tn_peer *p, bool *bad)
 static uint32_t
 addr_slot(const struct tn_snap *s, uint32_t i)
 {
-    uint32_t off;
+    uint32_t slot;
 
-    memcpy(&off, s->base + s->head.addr_off + i * sizeof off, sizeof off);
-    return off;
+    memcpy(&slot, s->base + s->head.addr_off + i * sizeof slot, sizeof slot);
+    return slot;
 }
 
 int
@@ -258,15 +267,20 @@ tn_snap_whois(const struct tn_snap *s, const struct tn_addr *a,
     struct tn_peer *p, bool *bad)
 {
     uint32_t mask = s->head.addr_slots - 1;
-    uint32_t at = (uint32_t)tn_addr_hash(a) & mask;
+    uint64_t hash = tn_addr_hash(a);
+    uint32_t at = (uint32_t)hash & mask;
     struct tn_snap_peer rec;
     const uint8_t *addrs;
-    uint32_t off;
+    uint32_t slot, off;
 
     for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
-        off = addr_slot(s, at);
-        if (off == 0) {
+        slot = addr_slot(s, at);
+        if (slot == 0) {
             return -1;
+        }
+        off = tn_snap_slot_off(slot);
+        if (slot != tn_snap_slot(off, hash)) {
+            continue;
         }
         addrs = record(s, off, &rec);
         if (addrs == NULL) {
@@ -342,12 +356,13 @@ tn_snap_by_name(const struct tn_snap *s, const char *name, size_t len,
         if (rec.peer == 0) {
             return -1;
         }
-        if (!view(s, rec.name, &str)) {
+        if (!inside(s, rec.name)) {
             if (bad != NULL) {
                 *bad = true;
             }
             return -1;
         }
+        str = text(s, rec.name);
         if (compare(name, len, str.p, str.len) == 0) {
             return answer(load(s, rec.peer, p), bad);
         }
@@ -370,9 +385,10 @@ tn_snap_tag_count(const struct tn_snap *s, const char *tag, size_t len,
         int order;
 
         memcpy(&rec, s->base + s->head.tag_off + mid * sizeof rec, sizeof rec);
-        if (!view(s, rec.name, &str)) {
+        if (!inside(s, rec.name)) {
             return 0;
         }
+        str = text(s, rec.name);
         order = compare(tag, len, str.p, str.len);
         if (order == 0) {
             if (region(s, rec.list_off, rec.n, sizeof(uint32_t)) == NULL) {
@@ -414,23 +430,24 @@ tn_snap_tag_peer(const struct tn_snap *s, const struct tn_snap_tag_iter *it,
 }
 
 /*
- * True when slot ${slot} is the one that speaks for the peer at ${off}: the
+ * True when slot number ${n} is the one that speaks for the peer at ${off}: the
  * first that a search for its first address meets.
  */
 static bool
-speaks(const struct tn_snap *s, uint32_t slot, uint32_t off,
+speaks(const struct tn_snap *s, uint32_t n, uint32_t off,
     const struct tn_addr *first)
 {
     uint32_t mask = s->head.addr_slots - 1;
-    uint32_t at = (uint32_t)tn_addr_hash(first) & mask;
-    uint32_t there;
+    uint64_t hash = tn_addr_hash(first);
+    uint32_t at = (uint32_t)hash & mask;
+    uint32_t slot;
 
     for (uint32_t i = 0; i <= mask; i++, at = (at + 1) & mask) {
-        there = addr_slot(s, at);
-        if (there == off) {
-            return at == slot;
+        slot = addr_slot(s, at);
+        if (slot == tn_snap_slot(off, hash)) {
+            return at == n;
         }
-        if (there == 0) {
+        if (slot == 0) {
             return false;
         }
     }
@@ -443,20 +460,21 @@ tn_snap_next(const struct tn_snap *s, uint32_t *cursor, struct tn_peer *p)
     struct tn_snap_peer rec;
     struct tn_addr first;
     const uint8_t *addrs;
-    uint32_t off, slot;
+    uint32_t off, n, slot;
 
     while (*cursor < s->head.addr_slots) {
-        slot = (*cursor)++;
-        off = addr_slot(s, slot);
-        if (off == 0) {
+        n = (*cursor)++;
+        slot = addr_slot(s, n);
+        if (slot == 0) {
             continue;
         }
+        off = tn_snap_slot_off(slot);
         addrs = record(s, off, &rec);
         if (addrs == NULL || rec.naddrs == 0) {
             continue;
         }
         memcpy(&first, addrs, sizeof first);
-        if (speaks(s, slot, off, &first) && load(s, off, p)) {
+        if (speaks(s, n, off, &first) && load(s, off, p)) {
             return 0;
         }
     }

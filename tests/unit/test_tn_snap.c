@@ -188,7 +188,8 @@ bad_headers(void **state)
         const char *says;
     } table[] = {
         {FIELD(magic), 0, "not a snapshot"},
-        {FIELD(version), 2, "version"},
+        {FIELD(version), TN_SNAP_VERSION - 1, "version"},
+        {FIELD(version), TN_SNAP_VERSION + 1, "version"},
         {FIELD(size), 0, "size"},
         {FIELD(self), 0, "self"},
         {FIELD(self), 1, "self"},
@@ -323,6 +324,15 @@ too_many_addresses(void **state)
     free(bytes);
 }
 
+static void
+fill_slots(const struct tn_snap *s, uint32_t slot)
+{
+    for (uint32_t i = 0; i < s->head.addr_slots; i++) {
+        memcpy((uint8_t *)bytes + s->head.addr_off + i * sizeof slot, &slot,
+            sizeof slot);
+    }
+}
+
 /* Tables without an empty slot end every search all the same. */
 static void
 full_tables(void **state)
@@ -331,14 +341,14 @@ full_tables(void **state)
     uint8_t *b = bytes;
     struct tn_snap_tag_iter it = {s.head.tag_off, 0xffffffff};
     struct tn_snap_name name = {.peer = s.head.self};
+    struct tn_addr self = ip("100.64.0.100"), other = ip("100.64.0.1");
+    uint32_t slot = tn_snap_slot(s.head.self, tn_addr_hash(&self));
     struct tn_peer p;
     uint32_t cursor = 0;
     bool bad = false;
 
     (void)state;
-    for (uint32_t i = 0; i < s.head.addr_slots; i++) {
-        memcpy(b + s.head.addr_off + i * 4, &s.head.self, 4);
-    }
+    fill_slots(&s, slot);
     for (uint32_t i = 0; i < s.head.name_slots; i++) {
         memcpy(b + s.head.name_off + i * sizeof name, &name, sizeof name);
     }
@@ -349,6 +359,34 @@ full_tables(void **state)
     assert_int_equal(tn_snap_next(&s, &cursor, &p), -1);
     assert_false(bad);
     assert_int_equal(tn_snap_tag_peer(&s, &it, 7, &p, &bad), -1);
+    assert_true(bad);
+    /* a slot with the hash of an address whose peer is another */
+    fill_slots(&s, tn_snap_slot(s.head.self, tn_addr_hash(&other)));
+    no_one(&s, "100.64.0.1");
+    free(bytes);
+}
+
+/* What a slot has of the hash keeps a search from the records of others, and
+ * nothing else: a record that it leads to is checked like any. */
+static void
+slots(void **state)
+{
+    struct tn_snap s = build();
+    struct tn_addr a = ip("100.64.0.1");
+    uint64_t hash = tn_addr_hash(&a), inverse = ~hash;
+    struct tn_peer p;
+    bool bad = false;
+
+    (void)state;
+    assert_int_equal(tn_snap_slot(8, 0), 1u << TN_SNAP_SLOT_BITS);
+    assert_int_equal(
+        tn_snap_slot(TN_SNAP_MAX_SIZE - 8, UINT64_MAX), UINT32_MAX);
+    assert_int_equal(tn_snap_slot_off(UINT32_MAX), TN_SNAP_MAX_SIZE - 8);
+    fill_slots(&s, tn_snap_slot(TN_SNAP_MAX_SIZE - 8, inverse));
+    assert_int_equal(tn_snap_whois(&s, &a, &p, &bad), -1);
+    assert_false(bad);
+    fill_slots(&s, tn_snap_slot(TN_SNAP_MAX_SIZE - 8, hash));
+    assert_int_equal(tn_snap_whois(&s, &a, &p, &bad), -1);
     assert_true(bad);
     free(bytes);
 }
@@ -365,6 +403,7 @@ main(void)
         cmocka_unit_test(bad_records),
         cmocka_unit_test(too_many_addresses),
         cmocka_unit_test(full_tables),
+        cmocka_unit_test(slots),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

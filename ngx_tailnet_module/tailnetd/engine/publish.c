@@ -560,10 +560,15 @@ fill_addrs(struct build *b, const struct tn_snap_head *h)
         unsigned n = identities(node(b, i), addrs);
 
         for (unsigned j = 0; j < n; j++) {
-            size_t at = (size_t)tn_addr_hash(&addrs[j]) & mask;
+            uint64_t hash = tn_addr_hash(&addrs[j]);
+            uint32_t slot = tn_snap_slot(b->offs[i], hash);
+            size_t at = (size_t)hash & mask;
 
             for (; table[at] != 0; at = (at + 1) & mask) {
-                if (table[at] != b->offs[i] && owns(b, table[at], &addrs[j])) {
+                uint32_t off = tn_snap_slot_off(table[at]);
+
+                if (off != b->offs[i] && table[at] == tn_snap_slot(off, hash) &&
+                    owns(b, off, &addrs[j])) {
                     tn_addr_format(&addrs[j], text);
                     snprintf(b->err, TN_ERR_MAX,
                         "address %s of node \"%.256s\" is another node's too",
@@ -571,7 +576,7 @@ fill_addrs(struct build *b, const struct tn_snap_head *h)
                     return -1;
                 }
             }
-            table[at] = b->offs[i];
+            table[at] = slot;
         }
     }
     return 0;
