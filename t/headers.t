@@ -186,6 +186,18 @@ my $r = $t->http_get('alice', "$mesh/on",
 like($r->body, qr/^X-Kept: yes\r$/m, 'other headers stay');
 is(() = $r->body =~ /^X-Many-\d+: \d+\r$/mg, 50, 'many of them');
 
+# HTTP/1.0 needs no header at all.
+for my $case (['none of its own'], ['none but a lie', 'Tailscale-Tags: tag:x'])
+{
+    my ($name, @own) = @$case;
+    $r = $t->http_get('alice', "$mesh/on", curl => ['--http1.0'],
+        headers => ['Host:', 'User-Agent:', 'Accept:', @own]);
+    my %got = map { split /: /, $_, 2 } (split /\r\n/, $r->body)[1 .. 6];
+    is_deeply([\%got, $r->body =~ /\r\n\r\n(.*)\z/s],
+        [{ %$of_alice, Connection => 'close' }, ''],
+        "a request with headers: $name") or diag($r->text, $r->body);
+}
+
 is_deeply(told('alice', "$mesh/on-to-off", @lies), {},
     'redirected to a location that is not to know');
 is_deeply(told('alice', "$mesh/off-to-on", @lies), $of_alice,

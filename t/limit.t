@@ -83,6 +83,11 @@ http {
             tailnet_limit_req rate=1r/m;
             alias %%TESTDIR%%/html/;
         }
+        location /expires/ {
+            tailnet_acl accept *;
+            tailnet_limit_req rate=6r/m burst=1;
+            alias %%TESTDIR%%/html/;
+        }
         location /any/ {
             satisfy any;
             tailnet_acl reject *;
@@ -236,6 +241,27 @@ $r = get('laptop', '/error/');
 is($r->status, 429, 'error_page 429');
 is($r->body, "page.html\n", 'shows the page');
 ok($r->header('retry-after'), 'with Retry-After');
+
+# A key that expires while a request waits, and no snapshot comes to say so.
+my @at = gmtime(time + 7);
+$mark = $t->log_mark;
+$t->netmap('web.json', self => $web, peers => [$router, @nodes[1 .. 4],
+    { %{$nodes[0]}, key_expiry => sprintf '%04d-%02d-%02dT%02d:%02d:%02dZ',
+        $at[5] + 1900, $at[4] + 1, @at[3, 2, 1, 0] }]);
+ok($t->wait_for_log(qr/a netmap with/, 3, from => $mark), 'a key is to expire');
+is(statuses('/expires/', 'laptop'), '200', 'but has not yet');
+my $late = $t->fetch('laptop', "$mesh/expires/", timeout => 30);
+ok($t->wait_for_log(qr/delaying request of "alice/, 5, from => $mark),
+    'the next request waits');
+my $engine = $t->engine;
+kill 'STOP', $engine;
+ok($t->wait_for_log(qr/access forbidden .*alice.* key has expired/, 15,
+    from => $mark), 'it is refused then');
+kill 'CONT', $engine;
+$late->stop;
+$t->netmap('web.json', self => $web, peers => [@nodes, $router]);
+ok(Test::Tailnet::Process::until_true(5,
+    sub { get('laptop', '/free/', timeout => 1)->ok }), 'renewed');
 
 # Inheritance.
 is(statuses("$mesh:81/", qw(laptop laptop)), '200 429', 'of the server');

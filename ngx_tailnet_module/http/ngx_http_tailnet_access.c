@@ -55,7 +55,7 @@ ngx_http_tailnet_access_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (rc == NGX_OK && ctx->who->round != ngx_tailnet_round) {
+    if (rc == NGX_OK && !ngx_tailnet_who_current(ctx->who)) {
         rc = ngx_http_tailnet_access_again(r, ctx, tlcf->rules);
 
         if (rc == NGX_ERROR) {
@@ -141,8 +141,9 @@ ngx_http_tailnet_access_log(ngx_http_request_t *r,
 
 
 /*
- * A snapshot came between the first question who it is and this decision: the
- * variables stay as they are, but rights that are gone let nobody in.
+ * A snapshot came, or a key expired, between the first question who it is and
+ * this decision: the variables stay as they are, but rights that are gone let
+ * nobody in.
  */
 
 static ngx_int_t

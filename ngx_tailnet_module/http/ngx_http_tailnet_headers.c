@@ -306,7 +306,9 @@ ngx_http_tailnet_headers_make(ngx_tailnet_who_t *who)
  * A part in front of the list, which alone is this request's own: what is
  * behind it may be shared with subrequests and stays as it is.  The elements
  * are copied, since modules may change them in place, and have the room of a
- * whole part, since a subrequest may still take this one for its last.
+ * whole part, since a subrequest may still take this one for its last.  A part
+ * without elements is replaced: nginx reads the first element of all but the
+ * first part unasked.
  */
 
 static ngx_int_t
@@ -315,6 +317,10 @@ ngx_http_tailnet_headers_put(ngx_http_request_t *r,
 {
     ngx_list_t       *list;
     ngx_list_part_t  *rest;
+
+    if (set->nelts == 0) {
+        return NGX_OK;
+    }
 
     list = &r->headers_in.headers;
 
@@ -325,15 +331,17 @@ ngx_http_tailnet_headers_put(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    *rest = list->part;
+    if (list->part.nelts) {
+        *rest = list->part;
+        list->part.next = rest;
+
+        if (list->last == &list->part) {
+            list->last = rest;
+        }
+    }
 
     list->part.elts = rest + 1;
     list->part.nelts = set->nelts;
-    list->part.next = rest;
-
-    if (list->last == &list->part) {
-        list->last = rest;
-    }
 
     ngx_memcpy(list->part.elts, set->elts,
                set->nelts * sizeof(ngx_table_elt_t));

@@ -237,6 +237,10 @@ void ngx_tailnet_worker_cancel(ngx_tailnet_ask_t *ask);
  *
  * ngx_tailnet_connect_watch(): for a kept connection that is used again.
  * Connections in use end when no node has their address any more.
+ *
+ * Addresses carry the number of the node they are reached by, from 1, in
+ * sin_zero or sin6_flowinfo, which the kernel ignores;
+ * ngx_tailnet_connect_marked() is that number, 0: not a mesh address.
  */
 
 typedef struct {
@@ -256,6 +260,15 @@ void ngx_tailnet_connect_watch(ngx_peer_connection_t *pc, ngx_uint_t node,
     ngx_tailnet_wait_t *w);
 void ngx_tailnet_connect_cancel(ngx_tailnet_wait_t *w);
 void ngx_tailnet_connect_recheck(void);
+
+/*
+ * An address that is no node's can be reached where routes or an exit node are
+ * used; then its sockaddr is marked.  NULL: it can, or why it cannot.
+ */
+const char *ngx_tailnet_connect_beyond(ngx_uint_t node, struct tn_addr *addr);
+void ngx_tailnet_connect_mark(struct sockaddr *sockaddr, ngx_uint_t node,
+    ngx_uint_t beyond);
+ngx_uint_t ngx_tailnet_connect_marked(struct sockaddr *sockaddr);
 void ngx_tailnet_connect_up(void);
 void ngx_tailnet_connect_lost(void);
 
@@ -396,6 +409,8 @@ void ngx_tailnet_identity_recheck(void);
  * the connection or NULL, and "pool" the request's.  The caller lets go with
  * ngx_tailnet_who_release().
  *
+ * ngx_tailnet_who_current(): true until a snapshot comes or a key expires.
+ *
  * ngx_tailnet_who_note(): what ngx_tailnet_who_remember() was told, or NULL;
  * valid until the next one.
  */
@@ -404,6 +419,14 @@ ngx_tailnet_who_t *ngx_tailnet_identity_who(ngx_connection_t *c,
     ngx_tailnet_identity_t *id, ngx_pool_t *pool);
 ngx_tailnet_note_t *ngx_tailnet_who_remember(ngx_tailnet_who_t *who,
     void *key, uintptr_t value);
+
+
+static ngx_inline ngx_uint_t
+ngx_tailnet_who_current(ngx_tailnet_who_t *who)
+{
+    return who->round == ngx_tailnet_round
+           && (who->until == 0 || who->until > ngx_time());
+}
 
 
 static ngx_inline void

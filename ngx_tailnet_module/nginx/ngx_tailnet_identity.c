@@ -300,10 +300,7 @@ ngx_tailnet_identity_who(ngx_connection_t *c, ngx_tailnet_identity_t *id,
 
     who = id->who;
 
-    if (who == NULL
-        || who->round != ngx_tailnet_round
-        || (who->until && who->until <= ngx_time()))
-    {
+    if (who == NULL || !ngx_tailnet_who_current(who)) {
         who = ngx_tailnet_identity_renew(id);
         if (who == NULL) {
             return NULL;
