@@ -39,7 +39,9 @@ my $web = $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 my $ip = $web->{Node}{Addresses}[0] =~ s{/.*}{}r;
 my $to = $alice->ip;
 $t->wait_http('alice', "http://$ip/", 10);
-like($alice->ping($ip, direct => 1), qr/^pong /, 'there is a direct path');
+ok(Test::Tailnet::Process::until_true(20, sub {
+    ($control->ping('web', $to, 'disco')->{disco}{Endpoint} // '') ne '';
+}), 'there is a direct path');
 
 for my $noise (0, 1) {
     my $by = $noise ? 'by the channel' : 'outside the channel';

@@ -125,7 +125,7 @@ for my $case (
     ['no token', { Status => 200, Body => '{"access_token":"a b"}' },
         'refused', qr{token: the answer has no usable "access_token"}],
     ['an echo', { Status => 401, Body => qq({"message":"not $secret!"}) },
-        'refused', qr{token: HTTP status 401: not tskey-\*+!}],
+        'refused', qr{token: HTTP status 401: not tskey-\*+$}],
     ['busy', { Status => 429, RetryAfter => '600' },
         'waiting', qr{token: HTTP status 429$}])
 {

@@ -120,9 +120,9 @@ sub theirs ($doc) {
         user => $tagged ? '' : $doc->{UserProfile}{LoginName},
         user_name => $tagged ? '' : $doc->{UserProfile}{DisplayName},
         user_pic => $tagged ? '' : $doc->{UserProfile}{ProfilePicURL} // '',
-        tags => $n->{Tags} // [],
+        tags => [sort(($n->{Tags} // [])->@*)], # as ours are
         shared => $n->{Sharer} ? JSON::PP::true : JSON::PP::false,
-        expired => JSON::PP::false,
+        expired => $n->{Expired} ? JSON::PP::true : JSON::PP::false,
     };
 }
 
@@ -136,25 +136,43 @@ for my $who (qw(alice box bob ci web)) {
         or diag(explain($doc), $ours->{output});
 }
 
-# One of another tailnet, whom a user there has shared with us.
+# Some of another tailnet, whom a user there has shared with us: a user's, one
+# with everything, a tagged one, and one whose key has expired.
+my %of_other = (
+    99 => { User => 990, Name => 'nas.other.example.' },
+    98 => { User => 991, Name => 'own.other.example.' },
+    97 => { User => 992, Tags => ['tag:probe', 'tag:lab'],
+        Name => 'probe.other.example.' },
+    96 => { User => 990, Name => 'old.other.example.',
+        KeyExpiry => '2024-01-01T00:00:00Z', Expired => \1 });
 my %shared = (
-    PeersChanged => [{ ID => 99, StableID => 'n99', User => 990, Sharer => 991,
-        Name => 'nas.other.example.', Addresses => ['100.64.0.99/32'],
-        AllowedIPs => ['100.64.0.99/32'], Key => ($t->genkey)[1],
-        MachineAuthorized => \1, Hostinfo => { Hostname => 'nas' } }],
+    PeersChanged => [map { {
+        ID => $_ + 0, StableID => "n$_", Sharer => 991, Key => ($t->genkey)[1],
+        Addresses => ["100.64.0.$_/32", "fd7a:115c:a1e0::$_/128"],
+        AllowedIPs => ["100.64.0.$_/32", "fd7a:115c:a1e0::$_/128"],
+        MachineAuthorized => \1, Hostinfo => { Hostname => 'its-own-name' },
+        $of_other{$_}->%* } } sort keys %of_other],
     UserProfiles => [
         { ID => 990, LoginName => 'zoe@other.example', DisplayName => 'Zoe' },
-        { ID => 991, LoginName => 'yan@other.example', DisplayName => 'Yan' }]);
-my $ours = {};
+        { ID => 991, LoginName => 'yan@other.example', DisplayName => 'Yán',
+            ProfilePicURL => 'https://pics.test/yan.png' },
+        { ID => 992, LoginName => 'tagged-devices',
+            DisplayName => 'Tagged Devices' }]);
 $control->message($_, \%shared) for qw(web alice);
-Test::Tailnet::Process::until_true(5, sub {
-    $ours = eval { decode_json(
-        $t->ctl('--json', 'whois', '100.64.0.99')->{stdout}) } // {};
-    return $ours->{node} && $peer{alice}->whois('100.64.0.99');
-});
-my $doc = $peer{alice}->whois('100.64.0.99');
-is_deeply($ours, theirs($doc), 'whois of a shared node: the same')
-    or diag(explain($doc, $ours));
+for my $n (sort { $b <=> $a } keys %of_other) {
+    for my $addr ("100.64.0.$n", "fd7a:115c:a1e0::$n") {
+        my ($ours, $doc) = ({});
+        Test::Tailnet::Process::until_true(10, sub {
+            $ours = eval { decode_json(
+                $t->ctl('--json', 'whois', $addr)->{stdout}) } // {};
+            $doc = $peer{alice}->whois($addr);
+            return $ours->{node} && $doc;
+        });
+        is_deeply($ours, theirs($doc),
+            "whois of a shared node, $of_other{$n}{Name}: the same")
+            or diag(explain($doc, $ours));
+    }
+}
 
 # ---- an upstream by its MagicDNS name ----
 

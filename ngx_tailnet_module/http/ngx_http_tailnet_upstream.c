@@ -184,7 +184,7 @@ ngx_http_tailnet_upstream_get_peer(ngx_peer_connection_t *pc, void *data)
         return rc;
     }
 
-    mark = ngx_http_tailnet_upstream_mark(pc->sockaddr);
+    mark = ngx_tailnet_connect_marked(pc->sockaddr);
 
     if (mark == 0) {
         return rc;

@@ -46,15 +46,11 @@ typedef struct {
  * fails.  Who keeps it counts itself in set->refs.
  *
  * ngx_http_tailnet_upstream_release() is for ngx_pool_cleanup_t.handler, too.
- *
- * ngx_http_tailnet_upstream_mark(): number of the node and 1; 0: not a mesh
- * address.
  */
 
 ngx_http_tailnet_set_t *ngx_http_tailnet_upstream_set(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us, ngx_http_tailnet_upstream_conf_t *ucf);
 void ngx_http_tailnet_upstream_release(void *data);
-ngx_uint_t ngx_http_tailnet_upstream_mark(struct sockaddr *sa);
 
 
 #endif /* _NGX_HTTP_TAILNET_UPSTREAM_H_INCLUDED_ */

@@ -7,10 +7,10 @@
  * the next set.  A name with variables is looked up for each request, in a
  * set of the request's own.
  *
- * Mesh addresses carry the number of their node in sin_zero or sin6_flowinfo,
- * which the kernel ignores: it tells the outermost get handler that the
- * connection is to be made in that node's namespace, and keeps "keepalive"
- * from giving a connection of one tailnet to a request for another.
+ * Mesh addresses carry the number of their node (see ngx_tailnet.h): it tells
+ * the outermost get handler that the connection is to be made in that node's
+ * namespace, and keeps "keepalive" from giving a connection of one tailnet to
+ * a request for another.
  */
 
 
@@ -55,7 +55,7 @@ static ngx_int_t ngx_http_tailnet_upstream_build_tag(
 static ngx_int_t ngx_http_tailnet_upstream_build_node(
     ngx_http_tailnet_build_t *b, ngx_http_tailnet_server_t *ts,
     ngx_http_upstream_server_t *server, struct tn_snap *snap,
-    struct tn_peer *node, const char **why);
+    struct tn_peer *node, ngx_uint_t beyond, const char **why);
 static struct tn_addr *ngx_http_tailnet_upstream_address(
     struct tn_snap *snap, struct tn_peer *node);
 static void ngx_http_tailnet_upstream_say(ngx_http_tailnet_build_t *b,
@@ -312,8 +312,11 @@ ngx_http_tailnet_upstream_build_name(ngx_http_tailnet_build_t *b,
     ngx_http_tailnet_server_t *ts, ngx_http_upstream_server_t *server,
     struct tn_snap *snap, ngx_str_t *name, const char **why)
 {
+    ngx_uint_t      beyond;
     struct tn_addr  addr;
     struct tn_peer  peer;
+
+    beyond = 0;
 
     /* what a client may have had a say in is never an address */
 
@@ -321,8 +324,15 @@ ngx_http_tailnet_upstream_build_name(ngx_http_tailnet_build_t *b,
         && tn_addr_parse(&addr, (char *) name->data, name->len) == 0)
     {
         if (tn_snap_whois(snap, &addr, &peer, NULL) != 0) {
-            *why = "is the address of no node in the netmap";
-            return NGX_OK;
+            *why = ngx_tailnet_connect_beyond(ts->node, &addr);
+
+            if (*why) {
+                return NGX_OK;
+            }
+
+            ngx_memzero(&peer, sizeof(struct tn_peer));
+            peer.flags = TN_PEER_ONLINE;
+            beyond = 1;
         }
 
         peer.naddrs = 1;
@@ -337,7 +347,7 @@ ngx_http_tailnet_upstream_build_name(ngx_http_tailnet_build_t *b,
     }
 
     return ngx_http_tailnet_upstream_build_node(b, ts, server, snap, &peer,
-                                                why);
+                                                beyond, why);
 }
 
 
@@ -379,7 +389,7 @@ ngx_http_tailnet_upstream_build_tag(ngx_http_tailnet_build_t *b,
         left_out = NULL;
 
         if (ngx_http_tailnet_upstream_build_node(b, ts, server, snap, &peer,
-                                                 &left_out)
+                                                 0, &left_out)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -404,7 +414,8 @@ ngx_http_tailnet_upstream_build_tag(ngx_http_tailnet_build_t *b,
 static ngx_int_t
 ngx_http_tailnet_upstream_build_node(ngx_http_tailnet_build_t *b,
     ngx_http_tailnet_server_t *ts, ngx_http_upstream_server_t *server,
-    struct tn_snap *snap, struct tn_peer *node, const char **why)
+    struct tn_snap *snap, struct tn_peer *node, ngx_uint_t beyond,
+    const char **why)
 {
     struct tn_addr               *addr;
     struct sockaddr_in           *sin;
@@ -449,7 +460,6 @@ ngx_http_tailnet_upstream_build_node(ngx_http_tailnet_build_t *b,
         sin->sin_family = AF_INET;
         sin->sin_port = htons(ts->port);
         ngx_memcpy(&sin->sin_addr, addr->b + 12, 4);
-        sin->sin_zero[0] = (u_char) (ts->node + 1);
 
         peer->sockaddr = (struct sockaddr *) sin;
         peer->socklen = sizeof(struct sockaddr_in);
@@ -463,11 +473,12 @@ ngx_http_tailnet_upstream_build_node(ngx_http_tailnet_build_t *b,
         sin6->sin6_family = AF_INET6;
         sin6->sin6_port = htons(ts->port);
         ngx_memcpy(&sin6->sin6_addr, addr->b, 16);
-        sin6->sin6_flowinfo = htonl((uint32_t) ts->node + 1);
 
         peer->sockaddr = (struct sockaddr *) sin6;
         peer->socklen = sizeof(struct sockaddr_in6);
     }
+
+    ngx_tailnet_connect_mark(peer->sockaddr, ts->node, beyond);
 
     peer->name.data = ngx_pnalloc(b->pool, NGX_SOCKADDR_STRLEN);
     if (peer->name.data == NULL) {
@@ -731,21 +742,4 @@ ngx_http_tailnet_upstream_stamp(ngx_uint_t node)
     snap = ngx_tailnet_worker_snap(node);
 
     return snap ? snap->head.generation : 0;
-}
-
-
-ngx_uint_t
-ngx_http_tailnet_upstream_mark(struct sockaddr *sa)
-{
-    switch (sa->sa_family) {
-
-    case AF_INET:
-        return (u_char) ((struct sockaddr_in *) sa)->sin_zero[0];
-
-    case AF_INET6:
-        return ntohl(((struct sockaddr_in6 *) sa)->sin6_flowinfo);
-
-    default:
-        return 0;
-    }
 }

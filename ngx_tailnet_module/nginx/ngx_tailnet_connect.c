@@ -21,6 +21,8 @@
 #define NGX_TAILNET_POOL_HIGH   32
 #define NGX_TAILNET_POOL_KINDS  4           /* of one node */
 
+#define NGX_TAILNET_BEYOND      0x10000     /* in sin6_flowinfo */
+
 
 typedef struct {
     ngx_socket_t         fds[NGX_TAILNET_POOL_HIGH];
@@ -41,6 +43,7 @@ static void ngx_tailnet_connect_serve(ngx_tailnet_pool_t *p);
 static void ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p);
 static ngx_uint_t ngx_tailnet_connect_known(struct sockaddr *sockaddr,
     ngx_uint_t node);
+static ngx_uint_t ngx_tailnet_connect_is_beyond(struct sockaddr *sockaddr);
 static ngx_connection_t *ngx_tailnet_connect_connection(
     ngx_peer_connection_t *pc, ngx_socket_t s, int type);
 static ngx_int_t ngx_tailnet_connect_start(ngx_peer_connection_t *pc,
@@ -439,6 +442,90 @@ ngx_tailnet_connect_recheck(void)
 }
 
 
+void
+ngx_tailnet_connect_mark(struct sockaddr *sockaddr, ngx_uint_t node,
+    ngx_uint_t beyond)
+{
+    struct sockaddr_in   *sin;
+    struct sockaddr_in6  *sin6;
+
+    if (sockaddr->sa_family == AF_INET) {
+        sin = (struct sockaddr_in *) sockaddr;
+        sin->sin_zero[0] = (u_char) (node + 1);
+        sin->sin_zero[1] = (u_char) beyond;
+
+    } else {
+        sin6 = (struct sockaddr_in6 *) sockaddr;
+        sin6->sin6_flowinfo = htonl((uint32_t) (node + 1)
+                                    | (beyond ? NGX_TAILNET_BEYOND : 0));
+    }
+}
+
+
+ngx_uint_t
+ngx_tailnet_connect_marked(struct sockaddr *sockaddr)
+{
+    switch (sockaddr->sa_family) {
+
+    case AF_INET:
+        return (u_char) ((struct sockaddr_in *) sockaddr)->sin_zero[0];
+
+    case AF_INET6:
+        return ntohl(((struct sockaddr_in6 *) sockaddr)->sin6_flowinfo)
+               & ~NGX_TAILNET_BEYOND;
+
+    default:
+        return 0;
+    }
+}
+
+
+static ngx_uint_t
+ngx_tailnet_connect_is_beyond(struct sockaddr *sockaddr)
+{
+    if (sockaddr->sa_family == AF_INET) {
+        return ((struct sockaddr_in *) sockaddr)->sin_zero[1];
+    }
+
+    return ntohl(((struct sockaddr_in6 *) sockaddr)->sin6_flowinfo)
+           & NGX_TAILNET_BEYOND;
+}
+
+
+/* addresses that tailnets give to nodes lead nowhere when no node has them */
+
+const char *
+ngx_tailnet_connect_beyond(ngx_uint_t node, struct tn_addr *addr)
+{
+    ngx_uint_t           i;
+    struct tn_node      *table;
+    struct tn_prefix     prefix;
+    ngx_tailnet_conf_t  *tcf;
+
+    static const char   *mesh[] = { "100.64.0.0/10", "fd7a:115c:a1e0::/48",
+                                    "127.0.0.0/8", "::1" };
+
+    tcf = (ngx_tailnet_conf_t *) ngx_get_conf(ngx_cycle->conf_ctx,
+                                              ngx_tailnet_module);
+    table = tcf->table.elts;
+
+    if (!table[node].accept_routes && table[node].exit_node[0] == '\0') {
+        return "is the address of no node in the netmap";
+    }
+
+    for (i = 0; i < sizeof(mesh) / sizeof(mesh[0]); i++) {
+
+        if (tn_prefix_parse(&prefix, mesh[i], ngx_strlen(mesh[i])) == 0
+            && tn_prefix_contains(&prefix, addr))
+        {
+            return "is the address of no node in the netmap";
+        }
+    }
+
+    return NULL;
+}
+
+
 /* a node of the snapshot; what a key that has expired means, too */
 
 static ngx_uint_t
@@ -450,10 +537,16 @@ ngx_tailnet_connect_known(struct sockaddr *sockaddr, ngx_uint_t node)
 
     snap = ngx_tailnet_worker_snap(node);
 
-    return snap
-           && tn_addr_from_sockaddr(sockaddr, &addr, NULL) == 0
-           && tn_snap_whois(snap, &addr, &peer, NULL) == 0
-           && !(peer.flags & TN_PEER_EXPIRED);
+    if (snap == NULL || tn_addr_from_sockaddr(sockaddr, &addr, NULL) != 0) {
+        return 0;
+    }
+
+    if (tn_snap_whois(snap, &addr, &peer, NULL) == 0) {
+        return !(peer.flags & TN_PEER_EXPIRED);
+    }
+
+    return ngx_tailnet_connect_is_beyond(sockaddr)
+           && ngx_tailnet_connect_beyond(node, &addr) == NULL;
 }
 
 

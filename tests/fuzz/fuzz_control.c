@@ -1,5 +1,5 @@
 /* links: tailnetd/control/control.c tailnetd/control/session.c */
-/* links: tailnetd/control/login.c tailnetd/control/poll.c */
+/* links: tailnetd/control/login.c tailnetd/control/poll.c tailnetd/control/renewal.c */
 /* links: tailnetd/control/pong.c tailnetd/control/message_pong.c tailnetd/control/oauth.c */
 /* links: tailnetd/control/message.c tailnetd/control/message_oauth.c */
 /* links: tailnetd/control/url.c tailnetd/control/map_frame.c */

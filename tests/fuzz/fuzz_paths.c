@@ -314,7 +314,8 @@ static const struct magic_ops ops = {.send = on_send,
     .moved = on_moved,
     .pong = on_pong,
     .announce = on_nothing,
-    .network = on_nothing};
+    .network = on_nothing,
+    .rekeyed = on_nothing};
 
 /* ---- the netmap ---- */
 

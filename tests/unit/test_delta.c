@@ -528,12 +528,47 @@ no_follower(void **state)
     free(text);
 }
 
+/* ControlDialPlan: by priority, what came first first; no more than fit; also
+ * beside KeepAlive. */
+static void
+dial_plan(void **state)
+{
+    static const char text[] =
+        "{\"KeepAlive\":true,\"ControlDialPlan\":{\"Candidates\":["
+        "{\"IP\":\"192.0.2.1\",\"Priority\":1},{\"IP\":\"nowhere\"},"
+        "{\"ACEHost\":\"ace.test\"},7,{\"IP\":\"2001:db8::1\",\"Priority\":9},"
+        "{\"IP\":\"192.0.2.2\",\"Priority\":1},{\"IP\":\"192.0.2.3\"},"
+        "{\"IP\":\"192.0.2.4\"},{\"IP\":\"192.0.2.5\"},"
+        "{\"IP\":\"192.0.2.6\"},{\"IP\":\"192.0.2.7\"},"
+        "{\"IP\":\"192.0.2.8\"},{\"IP\":\"192.0.2.9\",\"Priority\":2}]}}";
+    static const char *const want[] = {"2001:db8::1", "192.0.2.9", "192.0.2.1",
+        "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"};
+    struct map_json_error err;
+    struct map_delta d;
+    char got[TN_ADDR_STRLEN];
+
+    (void)state;
+    assert_int_equal(map_json_delta(text, sizeof(text) - 1, NULL, &d, &err), 0);
+    assert_true(d.has_plan);
+    assert_int_equal(d.plan.n, MAP_PLAN_MAX);
+    for (size_t i = 0; i < MAP_PLAN_MAX; i++) {
+        tn_addr_format(&d.plan.addrs[i], got);
+        assert_string_equal(got, want[i]);
+    }
+    map_delta_clear(&d);
+    assert_int_equal(
+        map_json_delta("{\"KeepAlive\":true}", 18, NULL, &d, &err), 0);
+    assert_false(d.has_plan);
+    map_delta_clear(&d);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(carried_over),
         cmocka_unit_test(no_follower),
+        cmocka_unit_test(dial_plan),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -469,6 +469,43 @@ contests(void **state)
     map_state_free(s);
 }
 
+/* Patches of everything that is buried, of many peers at once. */
+static void
+patched(void **state)
+{
+    struct map_state *s = map_state_new();
+    unsigned warnings = 0;
+    char *text = malloc(65536);
+    struct netmap *nm;
+    size_t len, n;
+    char *m = first(200, &len);
+
+    (void)state;
+    assert_int_equal(apply(s, m, len, &warnings), 0);
+    free(m);
+    for (int round = 0; round < 3; round++) {
+        n = (size_t)sprintf(text, "{\"PeersChangedPatch\":[");
+        for (int id = 1; id <= 200; id++)
+            n += (size_t)sprintf(text + n,
+                "%s{\"NodeID\":%d,\"Endpoints\":[\"192.0.2.1:%d\"],"
+                "\"CapMap\":{\"cap-%d\":null}}",
+                id == 1 ? "" : ",", id, round + 1, round);
+        n += (size_t)sprintf(text + n, "]}");
+        assert_int_equal(apply(s, text, n, &warnings), 0);
+    }
+    nm = map_state_netmap(s, &none);
+    assert_int_equal(nm->npeers, 200);
+    for (unsigned i = 0; i < nm->npeers; i++) {
+        assert_int_equal(nm->peers[i].nendpoints, 1);
+        assert_int_equal(nm->peers[i].endpoints[0].port, 3);
+        assert_int_equal(nm->peers[i].ncaps, 1);
+        assert_string_equal(nm->peers[i].caps[0], "cap-2");
+    }
+    netmap_free(nm);
+    map_state_free(s);
+    free(text);
+}
+
 static double
 ms(void)
 {
@@ -522,6 +559,7 @@ main(void)
         cmocka_unit_test(immutable),
         cmocka_unit_test(no_memory),
         cmocka_unit_test(contests),
+        cmocka_unit_test(patched),
         cmocka_unit_test(cost),
     };
 

@@ -177,7 +177,9 @@ words(void **state)
         {"{\"x\":1}", ""},
         {"bad\ngateway\n", "bad?gateway"},
         {"{\"message\":\"not tskey-client-kX-abc, tskey-q!\"}",
-            "not tskey-*************, tskey-*!"},
+            "not tskey-*************, tskey-**"},
+        {"{\"message\":\"no 'tskey-client-k_X-a.b+c/d=~e' here\"}",
+            "no 'tskey-*********************' here"},
         {"", ""},
     };
     char out[MESSAGE_ERROR_MAX], long_text[1000];

@@ -50,6 +50,8 @@ struct channel {
     struct tls_trust *trust;
     uint16_t version;
     bool recent;
+    struct tn_addr addrs[STREAM_ADDRS_MAX];
+    size_t naddrs;
     uint8_t machine[32], server[32];
     struct fetch *fetch;
     struct loop_timer *timer;
@@ -377,6 +379,8 @@ begin_leg(struct channel *c)
     struct tls_opts tls = {
         .verify = TLS_VERIFY_CA, .sni = c->url.host, .alpn = "http/1.1"};
     struct stream_to to = {.host = c->url.host,
+        .addrs = c->addrs,
+        .naddrs = c->naddrs,
         .tls = &tls,
         .proxy = true,
         .connect_ms = CHANNEL_DIAL_MS};
@@ -443,6 +447,8 @@ begin_key(struct channel *c)
         .method = "GET",
         .max = CHANNEL_KEY_MAX,
         .timeout_ms = CHANNEL_KEY_MS,
+        .addrs = c->addrs,
+        .naddrs = c->naddrs,
         .trust = c->trust};
 
     snprintf(url.path, sizeof(url.path), "/key?v=%u", c->version);
@@ -486,6 +492,10 @@ channel_new(const struct channel_config *config, const struct channel_ops *ops,
     c->trust = config->trust;
     c->version = config->version;
     c->recent = config->recent;
+    c->naddrs = config->naddrs < STREAM_ADDRS_MAX ? config->naddrs
+                                                  : STREAM_ADDRS_MAX;
+    for (size_t i = 0; i < c->naddrs; i++)
+        c->addrs[i] = config->addrs[i];
     memcpy(c->machine, config->machine, sizeof(c->machine));
     c->timer = loop_timer_new(tick, c);
     if (c->timer == NULL) {

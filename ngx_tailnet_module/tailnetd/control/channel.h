@@ -26,10 +26,12 @@ struct channel;
 
 struct channel_config {
     const struct url *url;
-    struct tls_trust *trust; /* outlives the channel */
-    uint16_t version;        /* capability version */
-    const uint8_t *machine;  /* private machine key; copied */
-    const uint8_t *server;   /* the server's public key; NULL: fetch it */
+    struct tls_trust *trust;     /* outlives the channel */
+    uint16_t version;            /* capability version */
+    const uint8_t *machine;      /* private machine key; copied */
+    const uint8_t *server;       /* the server's public key; NULL: fetch it */
+    const struct tn_addr *addrs; /* to dial instead of looking its name up; */
+    size_t naddrs;               /* copied, at most STREAM_ADDRS_MAX */
     bool recent; /* a dial less than CHANNEL_RECENT_MS ago: TLS at once */
 };
 

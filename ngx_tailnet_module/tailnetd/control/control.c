@@ -329,8 +329,8 @@ control_login(struct control *c)
     if (c->stopped) {
         c->stopped = c->leaving = false;
         login_begin(c);
-    } else if (c->state == CONTROL_EXPIRED && !c->login.active) {
-        c->renew_failed = false;
+    } else if ((c->state == CONTROL_EXPIRED || c->renewal.tries > 0) &&
+               !c->login.active) {
         login_renew(c);
     }
     c->failures = c->refusals = 0;

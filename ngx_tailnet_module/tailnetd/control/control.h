@@ -69,8 +69,8 @@ struct control_ops {
     void (*auth_key_wanted)(void *arg);
     /* The server wants ping number ${id}: control_pong() says what came of it,
      * from in here or later. */
-    void (*ping)(void *arg, uint32_t id, enum ping_kind kind,
-        const struct tn_addr *to);
+    void (*ping)(
+        void *arg, uint32_t id, enum ping_kind kind, const struct tn_addr *to);
 };
 
 /* Times in milliseconds that tests shorten. */

@@ -119,7 +119,9 @@ fetch_new(const struct fetch_request *r,
         .port = r->url->port,
         .trust = r->url->tls ? r->trust : NULL,
         .tls = &tls,
-        .proxy = true,
+        .proxy = !r->direct,
+        .addrs = r->addrs,
+        .naddrs = r->naddrs,
         .connect_ms = r->timeout_ms};
     struct fetch *f = calloc(1, sizeof(*f));
 

@@ -4,6 +4,7 @@
 #ifndef FETCH_H
 #define FETCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,7 +25,10 @@ struct fetch_request {
     const char *type; /* of the body; NULL: bytes */
     size_t max;       /* bytes of the answer's body */
     uint32_t timeout_ms;
+    const struct tn_addr *addrs; /* to dial instead of looking the host up, */
+    size_t naddrs;               /* if not 0; copied */
     struct tls_trust *trust;
+    bool direct; /* through no proxy */
 };
 
 /*

@@ -147,8 +147,8 @@ login_key_failed(struct control *c, const char *why)
     if (l->renewal) {
         say_err("node \"%s\": its key cannot be renewed: no auth key: %s",
             c->node.name, why);
-        c->renew_failed = true;
         login_end(c);
+        poll_renew_later(c);
         return;
     }
     session_refused(c, "no auth key: %s", why);
@@ -271,8 +271,8 @@ refused(struct control *c, const char *why)
     if (l->renewal) {
         say_err("node \"%s\": the control server does not renew its key: %s",
             c->node.name, why);
-        c->renew_failed = true;
         login_end(c);
+        poll_renew_later(c);
         return;
     }
     if (l->way == LOGIN_FOLLOWUP) {
@@ -338,7 +338,6 @@ logged_in(struct control *c, const struct message_registered *r)
     memcpy(c->key, l->key, sizeof(c->key));
     c->has_key = true;
     c->refusals = 0;
-    c->renew_failed = false;
     login_end(c);
     if (changed)
         session_save_keys(c);

@@ -404,6 +404,41 @@ parse_ping(const struct map_json_cursor *doc, struct map_ping *p)
                : 0;
 }
 
+/* It is no more than advice: what of it is of no use is left out. */
+static void
+parse_plan(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    struct map_json_cursor m = map_json_member(doc, "ControlDialPlan");
+    json_t *list = json_object_get(m.json, "Candidates"), *row;
+    json_int_t priority[MAP_PLAN_MAX];
+    struct map_plan *p = &d->plan;
+    struct tn_addr a;
+    const char *text;
+    json_int_t is;
+    size_t i, at;
+
+    d->has_plan = json_is_object(m.json);
+    json_array_foreach(list, i, row)
+    {
+        text = json_string_value(json_object_get(row, "IP"));
+        if (text == NULL || tn_addr_parse(&a, text, strlen(text)) != 0)
+            continue;
+        is = json_integer_value(json_object_get(row, "Priority"));
+        for (at = p->n; at > 0 && priority[at - 1] < is; at--)
+            ;
+        if (at == MAP_PLAN_MAX)
+            continue;
+        if (p->n < MAP_PLAN_MAX)
+            p->n++;
+        memmove(&priority[at + 1], &priority[at],
+            (p->n - at - 1) * sizeof(*priority));
+        memmove(&p->addrs[at + 1], &p->addrs[at],
+            (p->n - at - 1) * sizeof(*p->addrs));
+        priority[at] = is;
+        p->addrs[at] = a;
+    }
+}
+
 static int
 parse_debug(const struct map_json_cursor *doc, struct map_delta *d)
 {
@@ -443,6 +478,7 @@ parse(const struct map_json_cursor *doc, const struct netmap_derp *derp,
         parse_ping(doc, &d->ping) != 0) {
         return -1;
     }
+    parse_plan(doc, d);
     if (d->keepalive) {
         return 0;
     }

@@ -43,6 +43,14 @@ struct map_ping {
     bool noise;
 };
 
+#define MAP_PLAN_MAX 8 /* addresses; more are left out */
+
+/* ControlDialPlan: where the control server wants to be found next time. */
+struct map_plan {
+    struct tn_addr addrs[MAP_PLAN_MAX]; /* best first */
+    size_t n;
+};
+
 struct map_delta {
     bool keepalive;
     bool has_self;
@@ -69,6 +77,8 @@ struct map_delta {
     bool locked;          /* the tailnet has a lock */
     unsigned sleep;       /* seconds the server wants to be left alone */
     struct map_ping ping;
+    bool has_plan;
+    struct map_plan plan;
 };
 
 /*

@@ -356,8 +356,9 @@ static int
 reserve(struct map_state *s, const struct map_delta *d)
 {
     size_t nclaims = claims_of(&d->self) + 2 * d->npatches, i;
-    /* A node, what patches replace, and so on, are one grave each. */
-    size_t ngraves = d->nnodes + d->nremoved + d->npatches + d->nusers +
+    /* A node, a user, and so on, are one grave each; what a patch replaces is
+     * two: endpoints and capabilities. */
+    size_t ngraves = d->nnodes + d->nremoved + 2 * d->npatches + d->nusers +
                      s->nchunks + d->nchunks + 8 +
                      (d->full || s->fresh ? s->npeers : 0);
 

@@ -288,12 +288,13 @@ message_oauth_answer(const char *text, size_t len, const char *name,
     return i > 0 ? 0 : -1;
 }
 
-/* A server may repeat what it was sent. */
+/* A server may repeat what it was sent, and other servers' secrets than
+ * Tailscale's may have any printable character. */
 static void
 hide(char *s)
 {
     while ((s = strstr(s, "tskey-")) != NULL)
-        for (s += 6; isalnum((unsigned char)*s) || *s == '-'; s++)
+        for (s += 6; *s != '\0' && strchr(" \"'`,;<>", *s) == NULL; s++)
             *s = '*';
 }
 

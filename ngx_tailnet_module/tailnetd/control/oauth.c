@@ -41,6 +41,7 @@ ask(struct oauth *o, const char *path, const char *token, const char *body,
     snprintf(text, sizeof(text), "%.*s%s", URL_PATH_MAX - 64, o->is.base, path);
     if (url_parse(&u, text) != 0)
         return -1;
+    r.direct = !u.tls; /* a proxy would read the secret */
     if (token != NULL) {
         snprintf(bearer, sizeof(bearer), "Bearer %s", token);
         r.authorization = bearer;

@@ -30,7 +30,6 @@
 #define LITE_AGAIN_MS 300000       /* when nothing is new */
 #define SKEW_MIN      60         /* seconds; below, clocks are taken as equal */
 #define TIME_MIN      1673373066 /* no clock is that old (test servers' are) */
-#define EXPIRY_MAX_S  3600
 
 static void removed(struct control *c, const char *words);
 
@@ -129,6 +128,8 @@ message(struct control *c, const char *text, size_t len)
     take_time(c, d.control_time);
     show_url(c, d.pop_url);
     take_health(c, &d);
+    if (d.has_plan)
+        c->plan = d.plan;
     if (!d.keepalive) {
         count_contested(c, contested);
         loop_timer_set(c->yield, 0);
@@ -172,8 +173,8 @@ tell_state(struct control *c, struct netmap *nm, int64_t now)
         if (!c->login.active)
             session_set_state(c, CONTROL_EXPIRED,
                 "the node's key has expired%s",
-                c->renew_failed ? " and is not renewed: see the error log"
-                                : "");
+                c->renewal.tries > 0 ? " and is not renewed: see the error log"
+                                     : "");
     } else if (!nm->self.authorized) {
         session_set_state(c, CONTROL_WANTS_APPROVAL,
             "an administrator of the tailnet has to approve this node");
@@ -183,26 +184,25 @@ tell_state(struct control *c, struct netmap *nm, int64_t now)
     }
 }
 
-/* When the key is to be renewed: before its end where there is an auth key,
- * else at its end. */
+void
+poll_renew_later(struct control *c)
+{
+    loop_timer_set(
+        c->expiry, renewal_wake(&c->renewal, session_wall(c), loop_now()));
+}
+
 static void
 plan_renewal(struct control *c, const struct netmap *nm, int64_t now)
 {
     bool has_source = c->node.auth_key[0] != '\0';
-    int64_t end = own_expiry(nm), at;
+    int64_t end = own_expiry(nm);
 
     /* An administrator may be faster than a person at the login's URL. */
     if (c->login.active && c->login.renewal &&
         (end == 0 || (end > now && !has_source)))
         login_end(c);
-    if (end == 0) {
-        loop_timer_set(c->expiry, UINT64_MAX);
-        return;
-    }
-    at = has_source ? end - SESSION_RENEW_S : end;
-    at = at > now ? at - now : 0;
-    loop_timer_set(c->expiry,
-        loop_now() + 1000 * (uint64_t)(at > EXPIRY_MAX_S ? EXPIRY_MAX_S : at));
+    renewal_set(&c->renewal, end, has_source, now);
+    poll_renew_later(c);
 }
 
 static void
@@ -212,11 +212,11 @@ renew(void *arg)
 
     if (c->login.active || c->stopped || c->leaving)
         return;
-    if (c->renew_failed) { /* tried once; now and then again */
-        c->renew_failed = false;
-        loop_timer_set(c->expiry, loop_now() + SESSION_REFUSED_MAX);
+    if (!renewal_due(&c->renewal, session_wall(c), loop_now())) {
+        poll_renew_later(c);
         return;
     }
+    renewal_tried(&c->renewal, loop_now());
     login_renew(c);
     session_next(c);
 }

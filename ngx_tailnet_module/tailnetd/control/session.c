@@ -142,6 +142,7 @@ channel_up(void *arg)
     struct control *c = arg;
 
     c->up = true;
+    c->by_name = false;
     c->dialled = loop_now();
     session_next(c);
 }
@@ -167,9 +168,13 @@ dial(struct control *c)
         .version = c->node.capability != 0 ? c->node.capability : TN_CAPABILITY,
         .machine = c->machine,
         .server = c->has_server ? c->server : NULL,
+        .addrs = c->plan.addrs,
+        .naddrs = c->by_name ? 0 : c->plan.n,
         .recent = c->dialled != 0 &&
                   loop_now() - c->dialled < CHANNEL_RECENT_MS};
 
+    /* Every other time: the server's advice may be old. */
+    c->by_name = !c->by_name && c->plan.n > 0;
     if (c->state == CONTROL_STOPPED)
         session_set_state(c, CONTROL_CONNECTING, "dialling");
     c->channel = channel_new(&config, &channel_ops, c);

@@ -14,12 +14,12 @@
 #include "fetch.h"
 #include "map_frame.h"
 #include "map_state.h"
+#include "renewal.h"
 
 #define SESSION_REQUEST_MS  60000 /* for register and lite updates */
 #define SESSION_BACKOFF_MS  10    /* times the failures squared */
 #define SESSION_REFUSED_MS  60000 /* doubled up to ... */
 #define SESSION_REFUSED_MAX 600000
-#define SESSION_RENEW_S     60 /* before the key's end */
 #define OAUTH_RETRY_S       10 /* after an API server's failure */
 #define SESSION_PINGS       8  /* URLs that are remembered */
 #define SESSION_PONGS       16 /* answers under way; the oldest gives way */
@@ -100,7 +100,7 @@ struct control {
     struct map_frame *frames;
     int32_t poll;
     unsigned poll_status, poll_retry;
-    bool renew_failed;
+    struct renewal renewal;
     struct loop_timer *watchdog, *yield, *expiry, *save_timer;
     int64_t skew; /* of the server's clock against ours, seconds */
     bool unsaved;
@@ -125,6 +125,8 @@ struct control {
     uint32_t last_pong;
     char *pop_url;
     bool locked;
+    struct map_plan plan; /* where the server wants to be found */
+    bool by_name;         /* it is not heeded next time */
 
     uint64_t heard, reconnects, messages, wire, text, deltas;
 };
@@ -185,6 +187,7 @@ void login_leave(struct control *c);  /* logout; the connection is up */
 
 void poll_begin(struct control *c); /* the connection is up */
 void poll_cancel(struct control *c);
+void poll_renew_later(struct control *c); /* when it is to be tried */
 void poll_lite(struct control *c); /* something to be announced changed */
 int poll_init(struct control *c);  /* its timers; -1: no memory */
 void poll_free(struct control *c);

@@ -349,9 +349,8 @@ query(const struct ipc_msg *m)
         answer(m->id, status_join(n));
         return;
     }
-    p = (struct ping){.query = m->id,
-        .to = m->addr,
-        .deadline = loop_now() + m->timeout_ms};
+    p = (struct ping){
+        .query = m->id, .to = m->addr, .deadline = loop_now() + m->timeout_ms};
     why = n == NULL ? "no such node" : echo_begin(n, &p);
     if (why != NULL)
         pong(m->id, &m->addr, &none, 0, why);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,14 +14,17 @@
 #include "node.h"
 #include "say.h"
 
-#define SAVED_MAX (64u << 20) /* bytes of a saved netmap */
+#define SAVED_MAX      (64u << 20) /* bytes of a saved netmap */
+#define JOIN_GIVEN_MAX 255
 
 struct join {
     struct node *node; /* NULL: gone, this is leaving */
     char name[TN_NODE_NAME_MAX + 1];
     bool ephemeral;
-    struct tls_trust *trust; /* a reference */
-    char *ca;                /* text of "control_ca", or NULL */
+    char hostname[TN_NODE_NAME_MAX + 1]; /* as it is asked for */
+    char given[JOIN_GIVEN_MAX + 1];      /* another one, as it was logged */
+    struct tls_trust *trust;             /* a reference */
+    char *ca;                            /* text of "control_ca", or NULL */
     size_t ca_len;
     struct tn_endpoint endpoints[TN_NODE_ENDPOINTS_MAX];
     size_t nendpoints;
@@ -84,11 +88,32 @@ take_key(void *arg, const uint8_t key[32])
         node_take_key(j->node, key);
 }
 
+/* A name that somebody else has already leads to him. */
+static void
+tell_name(struct join *j, const char *name)
+{
+    size_t len = strcspn(name, ".");
+
+    if (name[0] == '\0' || (strlen(j->hostname) == len &&
+                               strncasecmp(name, j->hostname, len) == 0)) {
+        j->given[0] = '\0';
+        return;
+    }
+    if (strncmp(j->given, name, JOIN_GIVEN_MAX) == 0)
+        return;
+    snprintf(j->given, sizeof(j->given), "%.*s", JOIN_GIVEN_MAX, name);
+    say_notice("node \"%s\": its name in the tailnet is \"%s\", not \"%s\" as "
+               "it asked for",
+        j->name, name, j->hostname);
+}
+
 static void
 take_netmap(void *arg, struct netmap *nm, bool cached)
 {
     struct join *j = arg;
 
+    if (!cached)
+        tell_name(j, nm->self.name);
     if (j->node == NULL)
         netmap_free(nm);
     else
@@ -350,6 +375,14 @@ set_endpoints(struct join *j, const char *list)
     }
 }
 
+static void
+set_options(struct join *j, const struct tn_node *node)
+{
+    j->ephemeral = node->ephemeral;
+    snprintf(j->hostname, sizeof(j->hostname), "%s", tn_node_hostname(node));
+    set_endpoints(j, node->endpoints);
+}
+
 const struct tn_endpoint *
 join_endpoints(const struct join *j, size_t *n)
 {
@@ -418,8 +451,7 @@ join_new(struct node *n, int options, int keys, int netmap, bool has_ca, int ca)
         make_trust(j, has_ca, ca, err) != 0 ||
         make_control(j, &node, keys, netmap, err) == NULL)
         goto failed;
-    j->ephemeral = node.ephemeral;
-    set_endpoints(j, node.endpoints);
+    set_options(j, &node);
     node_set_words(n, "joining its tailnet");
     return j;
 failed:
@@ -438,8 +470,7 @@ join_set(struct join *j, int options)
         node_set_error(j->node, err);
         return true;
     }
-    j->ephemeral = node.ephemeral;
-    set_endpoints(j, node.endpoints);
+    set_options(j, &node);
     if (j->node->magic != NULL)
         magic_explicit(j->node->magic, j->endpoints, j->nendpoints);
     return control_set_node(j->control, &node);

@@ -662,7 +662,11 @@ node_take_key(struct node *n, const uint8_t key[32])
     /* Peers that talked under the old key are initiated to under the new. */
     n->resumed = false;
     set_key(n, key);
-    if (n->wg != NULL && n->magic == NULL && reach_begin(n) != 0)
+    if (n->wg == NULL)
+        return; /* out of memory, as was said */
+    if (n->magic != NULL)
+        reach_announce(n);
+    else if (reach_begin(n) != 0)
         stop(n, "out of memory: its peers cannot be found");
 }
 

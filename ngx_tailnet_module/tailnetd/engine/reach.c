@@ -121,11 +121,21 @@ retry(void *arg)
 static const struct magic_ops ops = {op_send, op_flush, op_wireguard, op_moved,
     op_announce, op_network, op_rekeyed, op_pong};
 
-int
-reach_begin(struct node *n)
+void
+reach_announce(struct node *n)
 {
     const struct tn_endpoint *e;
     size_t count;
+
+    e = join_endpoints(n->join, &count);
+    magic_explicit(n->magic, e, count);
+    control_set_disco(join_control(n->join), magic_disco(n->magic));
+    op_announce(n);
+}
+
+int
+reach_begin(struct node *n)
+{
     struct magic_config c = {.node = n->name,
         .private_key = n->private_key,
         .disco = n->hot_row->disco,
@@ -135,12 +145,12 @@ reach_begin(struct node *n)
 
     n->trust = c.trust;
     n->retry_timer = loop_timer_new(retry, n);
-    if (n->retry_timer == NULL || c.trust == NULL || (n->magic = magic_new(&c, &ops, n)) == NULL)
+    if (n->retry_timer == NULL || c.trust == NULL ||
+        (n->magic = magic_new(&c, &ops, n)) == NULL) {
+        reach_end(n); /* it may be begun again */
         return -1;
-    e = join_endpoints(n->join, &count);
-    magic_explicit(n->magic, e, count);
-    control_set_disco(join_control(n->join), magic_disco(n->magic));
-    op_announce(n);
+    }
+    reach_announce(n);
     return 0;
 }
 

@@ -20,6 +20,10 @@ struct tn_endpoint;
 int reach_begin(struct node *n);
 void reach_end(struct node *n);
 
+/* reach_announce(n): how it is reached, for a control that may not know it yet:
+ * of another server than the one before, where it logged in. */
+void reach_announce(struct node *n);
+
 /* reach_set(n, np, row, hot): ${np} is the peer of ${row} from now on.  Whether
  * it talked to the engine before this one (${hot}: what that left, or NULL). */
 void reach_set(struct node *n, struct node_peer *np,

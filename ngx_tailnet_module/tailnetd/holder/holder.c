@@ -439,7 +439,8 @@ wait_ms(int64_t now)
     earlier(&first, holder.linger);
     earlier(&first, holder.stop_look);
     earlier(&first, holder.reload);
-    earlier(&first, admin_deadline());
+    if (!holder.ending) /* else nobody answers them */
+        earlier(&first, admin_deadline());
     earlier(&first, lease_drain_deadline());
     if (child_running())
         earlier(&first, lease_deadline());

@@ -101,8 +101,8 @@ talk_ping(struct talk *t, const uint8_t txid[12], uint64_t now)
     magic_wake(m, path_deadline(t->path));
     sent = r.udp.port != 0 && op_ping(t, &r.udp, txid);
     if (r.relay && region != 0) {
-        derp_send(m->derp, region, t->peer->row->key, out,
-            seal_ping(t, out, txid));
+        derp_send(
+            m->derp, region, t->peer->row->key, out, seal_ping(t, out, txid));
         m->count.pings_sent++;
         sent = true;
     }
@@ -399,13 +399,11 @@ take_pong(
 
     m->count.disco_pongs++;
     for (p = chain(m, r->disco); p != NULL; p = p->next) {
-        if (!has_disco(p, r->disco) || p->talk == NULL ||
-            p->talk->path == NULL)
+        if (!has_disco(p, r->disco) || p->talk == NULL || p->talk->path == NULL)
             continue;
         if (m->ops->pong(m->ctx, p, msg->txid, &r->src))
             return;
-        if (r->src_key == NULL &&
-            path_pong(p->talk->path, msg->txid, r->now)) {
+        if (r->src_key == NULL && path_pong(p->talk->path, msg->txid, r->now)) {
             magic_wake(m, path_deadline(p->talk->path));
             return;
         }

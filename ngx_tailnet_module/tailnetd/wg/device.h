@@ -142,8 +142,8 @@ void wg_drop_no_endpoint(struct wg_device *d);
 /* Start a handshake with ${p} now, unless one was sent within rekey_timeout. */
 void wg_initiate(struct wg_device *d, struct wg_peer *p, uint64_t now);
 
-/* The initiation to ${p} that waits for an answer, if there is one, is made anew
- * and sent now: what the last one led to may be lost. */
+/* An initiation to ${p} that waits for its answer is made anew and sent now:
+ * what the last one led to may be lost. */
 void wg_retry(struct wg_device *d, struct wg_peer *p, uint64_t now);
 
 /* Last TAI64N sent, of the whole device, for a successor: its own are later. */

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tailscale.com/tailcfg"
+	"tailscale.com/tstest/integration/testcontrol"
 	"tailscale.com/types/key"
 )
 
@@ -23,7 +24,7 @@ func (t *tailnet) find(name string) (*tailcfg.Node, *node) {
 		if n == nil || n.Removed {
 			continue
 		}
-		if fmt.Sprint(tn.ID) == name || tn.Hostinfo.Valid() && tn.Hostinfo.Hostname() == name || tn.Key.String() == name {
+		if fmt.Sprint(int64(tn.ID)) == name || tn.Hostinfo.Valid() && tn.Hostinfo.Hostname() == name || tn.Key.String() == name {
 			return tn, n
 		}
 	}
@@ -43,12 +44,14 @@ func (t *tailnet) find(name string) (*tailcfg.Node, *node) {
 //	POST   /nodes/NAME/end               its map stream ends
 //	POST   /nodes/NAME/message           a MapResponse, as it is
 //	POST   /nodes/NAME/routes            ["PREFIX"…]
+//	POST   /nodes/NAME/masquerade?peer=NAME&as=IP  who the peer takes it for
 //	POST   /nodes/NAME/c2n?path=PATH     its answer
 //	POST   /nodes/NAME/ping              waits for its HEAD request
 //	POST   /nodes/NAME/ping?types=LIST&ip=IP  its pings to IP, an answer of each type;
 //	                                     noise=1: by the Noise channel
 //	POST   /kick                         all channels are closed
 //	PUT    /filters      {"NAME":[rule…]} or null: all is allowed
+//	PUT    /unique       true: a host name that is taken gets a number
 //	PUT    /approval     true: new nodes wait for PATCH Approved
 //	PUT    /fault        see type fault; {}: none
 //	PUT    /serve        false: nobody can connect, true: again, and it knows all that it knew
@@ -147,6 +150,15 @@ func (t *tailnet) admin() http.Handler {
 		t.server.SetSubnetRoutes(tn.Key, routes)
 		return nil
 	}))
+	m.HandleFunc("POST /nodes/{name}/masquerade", onNode(func(tn *tailcfg.Node, n *node, r *http.Request, d *json.Decoder) error {
+		peer, _ := t.find(r.FormValue("peer"))
+		as, err := netip.ParseAddr(r.FormValue("as"))
+		if peer == nil || err != nil {
+			return fmt.Errorf("no peer %q, or %v", r.FormValue("peer"), err)
+		}
+		t.server.SetMasqueradeAddresses([]testcontrol.MasqueradePair{{Node: tn.Key, Peer: peer.Key, NodeMasqueradesAs: as}})
+		return nil
+	}))
 	m.HandleFunc("POST /nodes/{name}/c2n", t.c2n)
 	m.HandleFunc("POST /nodes/{name}/ping", t.servePing)
 	m.HandleFunc("POST /kick", body(func(r *http.Request, d *json.Decoder) error {
@@ -161,6 +173,11 @@ func (t *tailnet) admin() http.Handler {
 		t.filters = filters
 		t.wake()
 		return err
+	}))
+	m.HandleFunc("PUT /unique", body(func(r *http.Request, d *json.Decoder) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return d.Decode(&t.unique)
 	}))
 	m.HandleFunc("PUT /approval", body(func(r *http.Request, d *json.Decoder) error {
 		t.mu.Lock()

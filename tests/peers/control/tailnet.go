@@ -65,6 +65,7 @@ type tailnet struct {
 
 	mu       sync.Mutex
 	approval bool // new nodes wait for it
+	unique   bool // a host name that is taken gets a number
 	keys     map[string]*authKey
 	clients  map[string]*oauthClient // by their secrets
 	users    map[string]tailcfg.UserProfile
@@ -253,8 +254,12 @@ func (t *tailnet) followUp(ctx context.Context, url string, n *node, resp *tailc
 
 // admitted completes what testcontrol answered.
 func (t *tailnet) admitted(r *tailcfg.RegisterRequest, resp *tailcfg.RegisterResponse) {
+	all := t.server.AllNodes()
 	t.mu.Lock()
 	n := t.pending[r.NodeKey]
+	if n != nil && t.unique && n.Name == "" {
+		n.Name = t.freeName(all, r.Hostinfo.Hostname, n.machine)
+	}
 	if n != nil && resp.Error == "" {
 		delete(t.pending, r.NodeKey)
 		t.nodes[r.NodeKey] = n
@@ -276,6 +281,21 @@ func (t *tailnet) admitted(r *tailcfg.RegisterRequest, resp *tailcfg.RegisterRes
 		tn.User, tn.Tags = p.ID, n.Tags
 		t.server.UpdateNode(tn)
 	}
+}
+
+// freeName is "" where nobody else has that host name; t.mu is held.
+func (t *tailnet) freeName(all []*tailcfg.Node, host string, mk key.MachinePublic) string {
+	same := 0
+	for _, tn := range all {
+		n := t.nodes[tn.Key]
+		if n != nil && !n.Removed && n.machine != mk && tn.Hostinfo.Valid() && tn.Hostinfo.Hostname() == host {
+			same++
+		}
+	}
+	if same == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s-%d", host, same)
 }
 
 // build is the whole netmap of a node; nil: it is removed.
