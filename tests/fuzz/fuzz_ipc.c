@@ -124,6 +124,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             close(fds[--n]);
         FUZZ_MUST(ipc_recv(sv[1], &m, fds, &n) == -1 && errno == EAGAIN);
     }
+    /* close() alone is late while somebody looks into our /proc/PID/fd. */
+    shutdown(sv[0], SHUT_RDWR);
     close(sv[0]);
     FUZZ_MUST(ipc_recv(sv[1], &m, fds, &n) == 0);
     close(sv[1]);
