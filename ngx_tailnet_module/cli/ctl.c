@@ -198,6 +198,33 @@ ctl_text(int fd, void *msg, size_t len)
     return text;
 }
 
+json_t *
+ctl_status(int argc, char **argv, char **text)
+{
+    struct tn_admin_node ask = {.h = {.type = TN_ADMIN_STATUS}};
+    size_t len = sizeof(ask.h);
+    json_t *doc, *nodes;
+
+    if (argc > 2) {
+        ctl_warn("%s takes at most one argument: NODE", argv[0]);
+        return NULL;
+    }
+    if (argc == 2) {
+        if (strlen(argv[1]) > TN_NODE_NAME_MAX)
+            ctl_die("no node \"%s\"", argv[1]);
+        strcpy(ask.node, argv[1]);
+        len += strlen(argv[1]);
+    }
+    *text = ctl_text(ctl_connect(), &ask, len);
+    doc = json_loads(*text, 0, NULL);
+    nodes = json_object_get(doc, "nodes");
+    if (!json_is_array(nodes))
+        ctl_die("malformed status from tailnetd");
+    if (argc == 2 && json_array_size(nodes) == 0)
+        ctl_die("no node \"%s\"", argv[1]);
+    return doc;
+}
+
 void
 ctl_snapshot(int fd, const char *node, struct tn_snap *s)
 {

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <jansson.h>
+
 #include "../core/tn_admin.h"
 #include "../core/tn_snap_read.h"
 
@@ -42,6 +44,14 @@ size_t ctl_ask(int fd, void *msg, size_t len, unsigned want, void *buf,
 
 /* ctl_text(fd, msg, len): the document of a TEXT answer, for free(). */
 char *ctl_text(int fd, void *msg, size_t len);
+
+/*
+ * ctl_status(argc, argv, text): the status of the node that argv[1] names, or
+ * of all; at least "nodes" is there, an array.  The document is for
+ * json_decref(), its ${text} for free().  NULL after a line about too many
+ * arguments; exits with a sentence on other failures.
+ */
+json_t *ctl_status(int argc, char **argv, char **text);
 
 /*
  * ctl_snapshot(fd, node, s): subscribes to ${node} and maps its snapshot.

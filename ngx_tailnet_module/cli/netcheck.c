@@ -149,29 +149,15 @@ print_json(const json_t *nodes)
 int
 netcheck_main(int argc, char **argv)
 {
-    struct tn_admin_node ask = {.h = {.type = TN_ADMIN_STATUS}};
-    size_t len = sizeof(ask.h), i;
     json_t *doc, *nodes, *node;
     char *text;
+    size_t i;
 
-    if (argc > 2) {
-        ctl_warn("netcheck takes at most one argument: NODE");
+    doc = ctl_status(argc, argv, &text);
+    if (doc == NULL)
         return 2;
-    }
-    if (argc == 2) {
-        if (strlen(argv[1]) > TN_NODE_NAME_MAX)
-            ctl_die("no node \"%s\"", argv[1]);
-        strcpy(ask.node, argv[1]);
-        len += strlen(argv[1]);
-    }
-    text = ctl_text(ctl_connect(), &ask, len);
-    doc = json_loads(text, 0, NULL);
     free(text);
     nodes = json_object_get(doc, "nodes");
-    if (!json_is_array(nodes))
-        ctl_die("malformed status from tailnetd");
-    if (argc == 2 && json_array_size(nodes) == 0)
-        ctl_die("no node \"%s\"", argv[1]);
     if (ctl_json)
         print_json(nodes);
     else

@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <jansson.h>
 
@@ -89,32 +88,18 @@ print_node(const json_t *node)
 int
 status_main(int argc, char **argv)
 {
-    struct tn_admin_node ask = {.h = {.type = TN_ADMIN_STATUS}};
-    size_t len = sizeof(ask.h), i;
-    json_t *doc, *nodes, *node;
+    json_t *doc, *node;
     char *text;
+    size_t i;
 
-    if (argc > 2) {
-        ctl_warn("status takes at most one argument: NODE");
+    doc = ctl_status(argc, argv, &text);
+    if (doc == NULL)
         return 2;
-    }
-    if (argc == 2) {
-        if (strlen(argv[1]) > TN_NODE_NAME_MAX)
-            ctl_die("no node \"%s\"", argv[1]);
-        strcpy(ask.node, argv[1]);
-        len += strlen(argv[1]);
-    }
-    text = ctl_text(ctl_connect(), &ask, len);
-    doc = json_loads(text, 0, NULL);
-    nodes = json_object_get(doc, "nodes");
-    if (!json_is_array(nodes))
-        ctl_die("malformed status from tailnetd");
-    if (argc == 2 && json_array_size(nodes) == 0)
-        ctl_die("no node \"%s\"", argv[1]);
     if (ctl_json)
         puts(text);
     else
-        json_array_foreach(nodes, i, node) print_node(node);
+        json_array_foreach(json_object_get(doc, "nodes"), i, node)
+            print_node(node);
     json_decref(doc);
     free(text);
     return 0;

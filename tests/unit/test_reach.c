@@ -59,6 +59,7 @@ NEVER(magic_relay_sender);
 NEVER(magic_way);
 NEVER(masq_destination);
 NEVER(masq_source);
+NEVER(netmap_has_endpoint);
 NEVER(node_flush);
 NEVER(node_receive);
 NEVER(pump_flush);

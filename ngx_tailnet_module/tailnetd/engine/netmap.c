@@ -258,3 +258,15 @@ netmap_first_address(const struct netmap_node *row, bool is4)
             return &row->addresses[i].addr;
     return NULL;
 }
+
+bool
+netmap_has_endpoint(const struct netmap_node *row, const struct tn_endpoint *e)
+{
+    unsigned i;
+
+    for (i = 0; i < row->nendpoints; i++)
+        if (row->endpoints[i].port == e->port &&
+            tn_addr_equal(&row->endpoints[i].addr, &e->addr))
+            return true;
+    return false;
+}

@@ -196,4 +196,8 @@ const char *netmap_suffix(const struct netmap *nm);
 const struct tn_addr *netmap_first_address(
     const struct netmap_node *row, bool is4);
 
+/* Whether the netmap says that ${row} can be reached at ${e}. */
+bool netmap_has_endpoint(
+    const struct netmap_node *row, const struct tn_endpoint *e);
+
 #endif

@@ -29,18 +29,6 @@ route(struct node *n, struct wg_peer *peer, const struct netmap_node *row)
     return wg_peer_set_allowed_ips(n->wg, peer, prefixes, na + ni);
 }
 
-static bool
-has_endpoint(const struct netmap_node *row, const struct tn_endpoint *e)
-{
-    unsigned i;
-
-    for (i = 0; i < row->nendpoints; i++)
-        if (row->endpoints[i].port == e->port &&
-            tn_addr_equal(&row->endpoints[i].addr, &e->addr))
-            return true;
-    return false;
-}
-
 /* Is ${peer} where the netmap before said that it is, and the new one not? */
 static bool
 has_moved(const struct wg_peer *peer, const struct netmap_node *before,
@@ -48,8 +36,8 @@ has_moved(const struct wg_peer *peer, const struct netmap_node *before,
 {
     struct tn_endpoint e = wg_peer_endpoint(peer);
 
-    return row->nendpoints > 0 && has_endpoint(before, &e) &&
-           !has_endpoint(row, &e);
+    return row->nendpoints > 0 && netmap_has_endpoint(before, &e) &&
+           !netmap_has_endpoint(row, &e);
 }
 
 /* Where ${np} is, and what it is besides its routes. */

@@ -190,18 +190,6 @@ reach_heard(struct node *n, struct node_peer *np, int64_t now)
         hot_saw(n->hot, n->name, wg_peer_key(np->peer), &e, now);
 }
 
-static bool
-lives_at(const struct netmap_node *row, const struct tn_endpoint *e)
-{
-    unsigned i;
-
-    for (i = 0; i < row->nendpoints; i++)
-        if (row->endpoints[i].port == e->port &&
-            tn_addr_equal(&row->endpoints[i].addr, &e->addr))
-            return true;
-    return false;
-}
-
 struct node_peer *
 reach_stranger(struct node *n, const struct tn_endpoint *src)
 {
@@ -211,7 +199,7 @@ reach_stranger(struct node *n, const struct tn_endpoint *src)
     static const struct tn_endpoint none;
 
     if (key == NULL)
-        for (np = n->peers; np != NULL && !lives_at(np->self, src);)
+        for (np = n->peers; np != NULL && !netmap_has_endpoint(np->self, src);)
             np = np->next;
     if (np != NULL && magic_way(n->magic, &np->way).at.port == 0)
         magic_peer_resume(
