@@ -34,7 +34,7 @@
 #define NOW       1800000000
 #define STEPS_MAX 120
 #define TEXT_MAX  2048
-#define FETCHES   4
+#define FETCHES   24 /* more than a session has pings to answer */
 
 /* ---- clock and dice ---- */
 
