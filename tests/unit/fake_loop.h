@@ -24,7 +24,7 @@ struct loop_timer {
 };
 
 static struct {
-    uint64_t now;
+    uint64_t now, us; /* ms, and microseconds beyond */
     struct loop_timer *timers;
     unsigned ntimers;
 } loop;
@@ -38,7 +38,7 @@ loop_now(void)
 uint64_t
 loop_now_us(void)
 {
-    return loop.now * 1000;
+    return loop.now * 1000 + loop.us;
 }
 
 struct loop_timer *

@@ -214,6 +214,7 @@ setup(void **state)
     memset(&got, 0, sizeof(got));
     nstreams = 0;
     loop.now = 100000;
+    loop.us = 0;
     server_priv[0] = 16;
     server_priv[31] = 65;
     assert_int_equal(box_public(server_pub, server_priv), 0);
@@ -560,6 +561,42 @@ queues_are_bounded(void **state)
     assert_int_equal(sent_frame(s, &type, &p), 32 + DERP_PACKET_MAX);
 }
 
+/* How many packets leave when it is ${us} within this millisecond. */
+static unsigned
+leave_at(struct stream *s, uint64_t us)
+{
+    size_t before = s->len;
+
+    loop.us = us;
+    derp_flush(d);
+    return (unsigned)(s->len - before) / (DERP_HEADER_LEN + 32 + 64);
+}
+
+/* No clock's tick lets two bursts go one behind the other. */
+static void
+packets_have_gaps(void **state)
+{
+    static const uint8_t msg[64];
+    struct stream *s;
+    unsigned i;
+
+    (void)state;
+    derp_home(d, 1);
+    sleep_ms(1);
+    s = last();
+    bring_up(s);
+    for (i = 0; i < DERP_BURST_MAX * 4; i++)
+        derp_send(d, 1, peer, msg, sizeof(msg));
+    assert_int_equal(leave_at(s, 0), DERP_BURST_MAX);
+    assert_int_equal(leave_at(s, DERP_GAP_US - 1), 0);
+    assert_int_equal(leave_at(s, DERP_GAP_US), 1);
+    assert_int_equal(leave_at(s, DERP_GAP_US * 5 - 1), 3);
+    loop.now++;
+    assert_int_equal(leave_at(s, 0), 1000 / DERP_GAP_US - 4);
+    loop.now += 60; /* idle: no more than that is saved */
+    assert_int_equal(leave_at(s, 0), DERP_BURST_MAX);
+}
+
 static void
 reconnects(void **state)
 {
@@ -804,6 +841,7 @@ main(void)
         ROW(packets),
         ROW(lazy_regions),
         ROW(queues_are_bounded),
+        ROW(packets_have_gaps),
         ROW(reconnects),
         ROW(silence_ends_it),
         ROW(server_restarts),

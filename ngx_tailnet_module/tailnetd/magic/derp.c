@@ -8,10 +8,12 @@
  * write's worth is there, unless TCP holds DERP_WRITE_MAX already: then they
  * wait, and the oldest is dropped where there are too many.
  *
- * They also wait when more than DERP_BURST_MAX would leave in one millisecond.
- * A relay keeps 32 packets for each of its clients and drops the oldest of what
- * is more; a burst of short answers would lose some that TCP repeats only after
- * 200 ms.
+ * They also wait when they would leave faster than one each DERP_GAP_US, after
+ * DERP_BURST_MAX at once.  A relay keeps 32 packets for each of its clients and
+ * drops the oldest of what is more, as it does when its writer has no CPU while
+ * 32 come; of a short answer, TCP repeats such a packet only after 200 ms.
+ * What the other end asks when it has a burst of answers is a burst too, and is
+ * lost the same way.
  */
 #include "derp.h"
 
@@ -37,13 +39,12 @@ struct conn {
     unsigned failures; /* in a row */
     struct stream *stream;
     struct loop_timer *timer, *pace;
-    uint64_t burst_at; /* loop_now() of the last packets ... */
-    unsigned burst;    /* ... and how many they were */
-    uint64_t at;       /* of the next try, or the deadline of this one */
-    uint64_t heard;    /* any frame */
-    uint64_t written;  /* a packet of ours */
-    uint32_t restart;  /* ms to wait when it ends */
-    bool preferred;    /* as the server was told */
+    uint64_t paid;    /* loop_now_us() up to which time is spent */
+    uint64_t at;      /* of the next try, or the deadline of this one */
+    uint64_t heard;   /* any frame */
+    uint64_t written; /* a packet of ours */
+    uint32_t restart; /* ms to wait when it ends */
+    bool preferred;   /* as the server was told */
     struct derp_reader reader;
     char *head; /* of the HTTP answer */
     size_t headlen;
@@ -236,21 +237,21 @@ write_bytes(struct conn *c, const void *p, size_t len)
     return c->stream == NULL ? -1 : stream_send(c->stream, p, len);
 }
 
-/* Whether one more packet may leave now; if not, flush() runs again. */
+/* Whether one more packet may leave now; if not, flush() runs again.  Time is
+ * credit: a packet costs DERP_GAP_US, and DERP_BURST_MAX of them are saved. */
 static bool
 may_leave(struct conn *c)
 {
-    uint64_t now = loop_now();
+    const uint64_t saved = (uint64_t)DERP_BURST_MAX * DERP_GAP_US;
+    uint64_t now = loop_now_us();
 
-    if (now != c->burst_at) {
-        c->burst_at = now;
-        c->burst = 0;
-    }
-    if (c->burst == DERP_BURST_MAX) {
-        loop_timer_set(c->pace, now + 1);
+    if (now - c->paid > saved)
+        c->paid = now - saved;
+    if (now - c->paid < DERP_GAP_US) {
+        loop_timer_set(c->pace, loop_now() + 1);
         return false;
     }
-    c->burst++;
+    c->paid += DERP_GAP_US;
     return true;
 }
 
