@@ -10,6 +10,7 @@
 
 #include "../core/tn_addr.h"
 #include "base64.h"
+#include "hex.h"
 
 #define DEFAULT_PORT 80
 
@@ -91,15 +92,6 @@ excluded(const char *host, uint16_t port)
     return false;
 }
 
-static int
-nibble(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 /* "%41" in ${s} becomes "A"; returns its length, or 0: too long. */
 static size_t
 unescape(char *out, size_t size, const char *s, size_t len)
@@ -109,9 +101,9 @@ unescape(char *out, size_t size, const char *s, size_t len)
     for (size_t i = 0; i < len; i++) {
         if (n == size)
             return 0;
-        if (s[i] == '%' && i + 2 < len && nibble(s[i + 1]) >= 0 &&
-            nibble(s[i + 2]) >= 0) {
-            out[n++] = (char)(nibble(s[i + 1]) << 4 | nibble(s[i + 2]));
+        if (s[i] == '%' && i + 2 < len && hex_digit(s[i + 1]) >= 0 &&
+            hex_digit(s[i + 2]) >= 0) {
+            out[n++] = (char)(hex_digit(s[i + 1]) << 4 | hex_digit(s[i + 2]));
             i += 2;
         } else {
             out[n++] = s[i];

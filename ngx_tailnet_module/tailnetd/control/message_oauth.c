@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../hex.h"
+
 #define OPTION_MAX 2048
 #define WORDS_MAX  160 /* bytes of a server's words */
 
@@ -20,15 +22,6 @@ message_oauth_is(const char *text, size_t len)
 
 /* ---- the secret's options ---- */
 
-static int
-hex(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 /* A piece of a query, decoded; -1: malformed, or too long. */
 static int
 decode(char out[OPTION_MAX], const char *s, size_t len)
@@ -41,9 +34,10 @@ decode(char out[OPTION_MAX], const char *s, size_t len)
         if (c == ';')
             return -1;
         if (c == '%') {
-            if (len - i < 3 || hex(s[i + 1]) < 0 || hex(s[i + 2]) < 0)
+            if (len - i < 3 || hex_digit(s[i + 1]) < 0 ||
+                hex_digit(s[i + 2]) < 0)
                 return -1;
-            c = (char)(hex(s[i + 1]) << 4 | hex(s[i + 2]));
+            c = (char)(hex_digit(s[i + 1]) << 4 | hex_digit(s[i + 2]));
             i += 2;
         }
         if (c == '\0')

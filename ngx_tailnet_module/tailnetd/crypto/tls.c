@@ -16,6 +16,8 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
+#include "../hex.h"
+
 struct tls {
     SSL *ssl;
     BIO *in, *out; /* owned by ${ssl} */
@@ -93,15 +95,6 @@ tls_trust_free(struct tls_trust *t)
     SSL_CTX_free(context(t));
 }
 
-static int
-digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 int
 tls_pin(uint8_t pin[TLS_PIN_LEN], const char *text)
 {
@@ -113,8 +106,8 @@ tls_pin(uint8_t pin[TLS_PIN_LEN], const char *text)
         strlen(s) != 2 * TLS_PIN_LEN)
         return -1;
     for (size_t i = 0; i < TLS_PIN_LEN; i++) {
-        hi = digit(s[2 * i]);
-        lo = digit(s[2 * i + 1]);
+        hi = hex_digit(s[2 * i]);
+        lo = hex_digit(s[2 * i + 1]);
         if (hi < 0 || lo < 0)
             return -1;
         pin[i] = (uint8_t)(hi << 4 | lo);
