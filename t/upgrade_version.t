@@ -11,11 +11,7 @@ use Test::More;
 use Test::Tailnet;
 
 my $next = $ENV{TAILNET_NEXT_BUILD};
-if (!$next) {
-    pass('no other nginx to upgrade to: TAILNET_NEXT_BUILD is not set');
-    done_testing;
-    exit;
-}
+Test::Tailnet::skip('no other nginx to upgrade to: TAILNET_NEXT_BUILD') if !$next;
 
 my $t = Test::Tailnet->new(also => ['reqloop']);
 my $dir = $t->testdir;
