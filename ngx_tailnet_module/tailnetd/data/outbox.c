@@ -29,6 +29,12 @@ outbox_sockaddr(const struct tn_endpoint *e, struct sockaddr_storage *ss)
 }
 
 bool
+outbox_goes(const struct outbox *o, const struct tn_endpoint *dst)
+{
+    return o->dst.port == dst->port && tn_addr_equal(&o->dst.addr, &dst->addr);
+}
+
+bool
 outbox_add(struct outbox *o, const struct tn_endpoint *dst, const uint8_t *msg,
     size_t len)
 {
@@ -40,8 +46,7 @@ outbox_add(struct outbox *o, const struct tn_endpoint *dst, const uint8_t *msg,
         o->used = 0;
         o->closed = false;
     } else if (o->closed || o->count == OUTBOX_SEGMENTS || len > o->segment ||
-               len > OUTBOX_SIZE - o->used || o->dst.port != dst->port ||
-               !tn_addr_equal(&o->dst.addr, &dst->addr)) {
+               len > OUTBOX_SIZE - o->used || !outbox_goes(o, dst)) {
         return false;
     }
     memcpy(o->buf + o->used, msg, len);

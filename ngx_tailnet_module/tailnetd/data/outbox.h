@@ -38,6 +38,9 @@ struct outbox_result {
 bool outbox_add(struct outbox *o, const struct tn_endpoint *dst,
     const uint8_t *msg, size_t len);
 
+/* outbox_goes(o, dst): whether what is held goes to ${dst}. */
+bool outbox_goes(const struct outbox *o, const struct tn_endpoint *dst);
+
 /*
  * outbox_send(o, fd, no_gso): sends and empties it.  Where the path does not
  * take segments they go out one by one; where the device does not, ${*no_gso}

@@ -2,7 +2,7 @@
  * Theory of operation.  Both directions are driven by readiness, and each turn
  * is bounded, so that neither side starves the other.
  *
- *   mesh0 ─ read ─► segment ─► from_mesh ... pump_send ─► outbox ─► sendmsg
+ *   mesh0 ─ read ─► segment ─► from_mesh ... pump_send ─► lanes ─► sendmsg
  *   UDP ─ recvmmsg ─► datagrams ─► from_net ... pump_write ─► coalesce ─►
  * writev
  *
@@ -27,6 +27,7 @@
 
 #include "../loop.h"
 #include "coalesce.h"
+#include "lanes.h"
 #include "outbox.h"
 #include "segment.h"
 
@@ -62,7 +63,8 @@ struct pump {
     uint16_t mtu;
     struct loop_watch *mesh_watch;
     struct socket udp4, udp6;
-    uint64_t now; /* of the turn */
+    uint64_t now;  /* of the turn */
+    uint16_t flow; /* of the packet that from_mesh() has */
 };
 
 /* Empty between turns; whose they are within one is plain from who reads. */
@@ -78,7 +80,7 @@ static struct {
     uint8_t (*rx)[RX_SIZE + RX_SLACK];
     uint8_t *mesh;  /* headroom, virtio-net header, packet, tailroom */
     uint8_t *split; /* headroom, packet, tailroom */
-    struct outbox *outbox;
+    struct lanes *lanes;
     struct coalesce *coalesce;
 } area;
 
@@ -100,19 +102,20 @@ write_mesh(void *ctx, const struct iovec *iov, int n)
 }
 
 static void
-send_outbox(struct pump *p)
+send_lanes(struct pump *p)
 {
+    struct outbox *o;
     struct socket *s;
     struct outbox_result r;
 
-    if (area.outbox->count == 0)
-        return;
-    s = tn_addr_is4(&area.outbox->dst.addr) ? &p->udp4 : &p->udp6;
-    r = outbox_send(area.outbox, s->fd, &s->no_gso);
-    p->count.net_writes += r.calls;
-    p->count.net_written += r.sent;
-    p->count.drop_net_full += r.full;
-    p->count.drop_net_error += r.failed;
+    while ((o = lanes_next(area.lanes)) != NULL) {
+        s = tn_addr_is4(&o->dst.addr) ? &p->udp4 : &p->udp6;
+        r = outbox_send(o, s->fd, &s->no_gso);
+        p->count.net_writes += r.calls;
+        p->count.net_written += r.sent;
+        p->count.drop_net_full += r.full;
+        p->count.drop_net_error += r.failed;
+    }
 }
 
 void
@@ -120,7 +123,7 @@ pump_flush(struct pump *p)
 {
     area.coalesce->ctx = p;
     coalesce_flush(area.coalesce);
-    send_outbox(p);
+    send_lanes(p);
     p->count.not_merged_checksum += area.coalesce->bad_checksum;
     area.coalesce->bad_checksum = 0;
 }
@@ -133,10 +136,10 @@ pump_send(struct pump *p, const struct tn_endpoint *dst, const uint8_t *msg,
         p->count.drop_net_family++;
         return;
     }
-    if (outbox_add(area.outbox, dst, msg, len))
+    if (lanes_add(area.lanes, p->flow, dst, msg, len))
         return;
-    send_outbox(p);
-    if (!outbox_add(area.outbox, dst, msg, len))
+    send_lanes(p);
+    if (!lanes_add(area.lanes, p->flow, dst, msg, len))
         p->count.drop_net_error++;
 }
 
@@ -153,7 +156,9 @@ emit(void *ctx, uint8_t *packet, size_t len)
     struct pump *p = ctx;
 
     p->count.mesh_read++;
+    p->flow = lanes_flow(packet, len);
     p->ops.from_mesh(p->ctx, packet, len, p->now);
+    p->flow = LANES_NO_FLOW;
 }
 
 static void
@@ -278,7 +283,7 @@ release_area(void)
     free(area.rx);
     free(area.mesh);
     free(area.split);
-    free(area.outbox);
+    free(area.lanes);
     free(area.coalesce);
     memset(&area, 0, sizeof(area));
 }
@@ -293,10 +298,10 @@ share_area(void)
     area.rx = calloc(RX_BATCH, sizeof(*area.rx));
     area.mesh = calloc(1, MESH_ROOM);
     area.split = calloc(1, SPLIT_ROOM);
-    area.outbox = calloc(1, sizeof(*area.outbox));
+    area.lanes = calloc(1, sizeof(*area.lanes));
     area.coalesce = calloc(1, sizeof(*area.coalesce));
     if (area.rx == NULL || area.mesh == NULL || area.split == NULL ||
-        area.outbox == NULL || area.coalesce == NULL) {
+        area.lanes == NULL || area.coalesce == NULL) {
         release_area();
         return -1;
     }
@@ -339,6 +344,7 @@ pump_new(const struct pump_fds *fds, uint16_t mtu, const struct pump_ops *ops,
     p->ctx = ctx;
     p->mesh = fds->mesh;
     p->mtu = mtu;
+    p->flow = LANES_NO_FLOW;
     if (share_area() != 0) {
         free(p);
         return NULL;
