@@ -104,6 +104,17 @@ $(B)/tests/replay_$(1): $(B)/tests/fuzz/fuzz_$(1).o $(B)/tests/fuzz/replay.o $$(
 	$(CC) $(LDFLAGS_ALL) -o $$@ $$^ $(call fuzz_says,libs,$(1)) $(if $(findstring crypto/aead,$(call fuzz_says,links,$(1))),$(IPSECMB))
 endef
 $(foreach f,$(FUZZ),$(eval $(call replay_rule,$(f))))
+# Parts of the module among them need nginx's headers.
+NGINX_INC := $(addprefix -isystem $(NGINX_TREE)/,src/core src/event \
+    src/event/modules src/event/quic src/os/unix src/http src/http/modules \
+    src/http/v2 src/http/v3 objs) $(addprefix -I$(P)/,core nginx http) \
+    -Wno-unused-parameter
+FUZZ_NGINX := $(foreach f,$(FUZZ),$(if $(filter nginx/% http/%,\
+    $(call fuzz_says,links,$(f))),$(B)/tests/fuzz/fuzz_$(f).o))
+$(FUZZ_NGINX) $(call obj,$(wildcard $(P)/nginx/*.c $(P)/http/*.c)): \
+    ALL_CFLAGS += $(NGINX_INC)
+$(FUZZ_NGINX) $(call obj,$(wildcard $(P)/nginx/*.c $(P)/http/*.c)): \
+    | $(NGINX_TREE)/objs/Makefile
 REPLAY := $(addprefix $(B)/tests/replay_,$(FUZZ))
 
 LIBPROGS := $(patsubst tests/lib/%.c,$(B)/tests/%,$(wildcard tests/lib/*.c))
@@ -132,7 +143,8 @@ tests: $(addprefix $(B)/tests/,$(UNIT)) $(REPLAY) $(LIBPROGS) $(B)/tests/wgpeer 
 bench: all $(B)/tests/nginx-auth $(B)/bench/whois
 
 $(B)/bench/whois: $(B)/bench/whois.o $(call obj,$(addprefix $(P)/,core/tn_addr.c \
-    core/tn_snap_read.c tailnetd/engine/netmap.c tailnetd/engine/publish.c))
+    core/tn_snap_read.c $(addprefix tailnetd/engine/,netmap.c publish.c publish_edit.c \
+    record.c)))
 	$(CC) $(LDFLAGS_ALL) -o $@ $^
 
 layers:

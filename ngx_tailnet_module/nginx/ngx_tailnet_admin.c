@@ -86,8 +86,8 @@ ngx_tailnet_admin_recv(ngx_socket_t s, ngx_tailnet_msg_t *m, int flags)
         n = recvmsg(s, &mh, flags|MSG_CMSG_CLOEXEC);
     } while (n == -1 && ngx_errno == NGX_EINTR);
 
-    if (n <= 0) {
-        return n;
+    if (n == -1) {
+        return -1;
     }
 
     for (cmsg = CMSG_FIRSTHDR(&mh); cmsg; cmsg = CMSG_NXTHDR(&mh, cmsg)) {
@@ -100,6 +100,14 @@ ngx_tailnet_admin_recv(ngx_socket_t s, ngx_tailnet_msg_t *m, int flags)
 
         ngx_memcpy(m->fds + m->nfds, CMSG_DATA(cmsg), k * sizeof(int));
         m->nfds += k;
+    }
+
+    if (n == 0) {
+
+        /* the end has no descriptors, an empty message may have */
+
+        ngx_tailnet_admin_discard(m);
+        return 0;
     }
 
     if ((mh.msg_flags & (MSG_TRUNC|MSG_CTRUNC))

@@ -38,8 +38,19 @@ is_loopback(const char *host, const struct tn_addr *a, bool is_addr)
     return tn_addr_is4(a) ? a->b[12] == 127 : memcmp(a->b, one, 16) == 0;
 }
 
-/* ${len} bytes of ${item}: a name, ".suffix", address, prefix, or "*"; with
- * ":port" it speaks of that port only. */
+/* Digits from ${s} to ${end}, and nothing else: a port, or 0. */
+static uint16_t
+parse_port(const char *s, const char *end)
+{
+    unsigned v = 0;
+
+    for (; s < end && *s >= '0' && *s <= '9' && v <= 65535; s++)
+        v = v * 10 + (unsigned)(*s - '0');
+    return s == end && v <= 65535 ? (uint16_t)v : 0;
+}
+
+/* ${len} bytes of ${item}: a name, ".suffix" or "*.suffix", address, prefix, or
+ * "*"; with ":port" it speaks of that port only. */
 static bool
 item_matches(const char *item, size_t len, const char *host, uint16_t port,
     const struct tn_addr *a, bool is_addr)
@@ -52,16 +63,20 @@ item_matches(const char *item, size_t len, const char *host, uint16_t port,
         return true;
     if (tn_prefix_parse(&p, item, len) == 0)
         return is_addr && tn_prefix_contains(&p, a);
-    if (colon != NULL) {
-        if (strtoul(colon + 1, NULL, 10) != port)
+    if (colon != NULL && item[len - 1] != ']') {
+        if (port == 0 || parse_port(colon + 1, item + len) != port)
             return false;
         len = (size_t)(colon - item);
-        if (len > 2 && item[0] == '[' && item[len - 1] == ']') {
-            item++;
-            len -= 2;
-        }
-        if (tn_prefix_parse(&p, item, len) == 0)
-            return is_addr && tn_prefix_contains(&p, a);
+    }
+    if (len > 2 && item[0] == '[' && item[len - 1] == ']') {
+        item++;
+        len -= 2;
+    }
+    if (tn_prefix_parse(&p, item, len) == 0)
+        return is_addr && tn_prefix_contains(&p, a);
+    if (len > 2 && item[0] == '*' && item[1] == '.') {
+        item++;
+        len--;
     }
     if (len > 0 && *item == '.') {
         item++;
@@ -112,17 +127,39 @@ unescape(char *out, size_t size, const char *s, size_t len)
     return n;
 }
 
+/* A user without a password has an empty one (RFC 7617, section 2). */
 static bool
 set_auth(struct proxy *p, const char *userinfo, size_t len)
 {
     char plain[PROXY_AUTH_MAX / 4 * 3 - 3];
     _Static_assert(BASE64_LEN(sizeof(plain)) <= PROXY_AUTH_MAX, "it fits");
-    size_t n = unescape(plain, sizeof(plain), userinfo, len);
+    size_t n = unescape(plain, sizeof(plain) - 1, userinfo, len);
 
-    if (n > 0)
+    if (n > 0) {
+        if (memchr(userinfo, ':', len) == NULL)
+            plain[n++] = ':';
         base64_encode(p->auth, plain, n);
+    }
     explicit_bzero(plain, sizeof(plain));
     return n > 0;
+}
+
+/* An IPv6 address is in brackets, and nothing else. */
+static bool
+set_host(struct proxy *p, const char *host, size_t len, bool brackets)
+{
+    struct tn_addr a;
+    size_t i;
+
+    if (len == 0 || len > PROXY_HOST_MAX ||
+        (brackets && tn_addr_parse(&a, host, len) != 0))
+        return false;
+    for (i = 0; i < len; i++)
+        if (host[i] <= ' ' || host[i] >= 0x7f ||
+            strchr("[]@?#", host[i]) != NULL)
+            return false;
+    memcpy(p->host, host, len);
+    return true;
 }
 
 /* "[http://][user:password@]HOST[:PORT][/]" */
@@ -130,11 +167,11 @@ static bool
 parse(struct proxy *p, const char *url)
 {
     const char *at, *host, *end, *colon;
-    unsigned long port = DEFAULT_PORT;
-    char *rest;
+    bool brackets;
     size_t len;
 
     memset(p, 0, sizeof(*p));
+    p->port = DEFAULT_PORT;
     if (strncasecmp(url, "http://", 7) == 0)
         url += 7;
     else if (strstr(url, "://") != NULL)
@@ -145,31 +182,19 @@ parse(struct proxy *p, const char *url)
         return false;
     host = at == NULL ? url : at + 1;
     end = url + len;
-    if (*host == '[') {
-        host++;
-        colon = memchr(host, ']', (size_t)(end - host));
-        if (colon == NULL)
-            return false;
-        len = (size_t)(colon - host);
-        colon++;
-    } else {
-        colon = memchr(host, ':', (size_t)(end - host));
-        if (colon == NULL)
-            colon = end;
-        len = (size_t)(colon - host);
-    }
-    if (colon < end && *colon == ':') {
-        port = strtoul(colon + 1, &rest, 10);
-        if (rest != end)
-            return false;
-    } else if (colon != end) {
+    brackets = *host == '[';
+    host += brackets;
+    colon = memchr(host, brackets ? ']' : ':', (size_t)(end - host));
+    if (colon == NULL && brackets)
         return false;
-    }
-    if (len == 0 || len > PROXY_HOST_MAX || port == 0 || port > 65535)
+    if (colon == NULL)
+        colon = end;
+    if (!set_host(p, host, (size_t)(colon - host), brackets))
         return false;
-    memcpy(p->host, host, len);
-    p->port = (uint16_t)port;
-    return true;
+    colon += brackets;
+    if (colon < end)
+        p->port = *colon == ':' ? parse_port(colon + 1, end) : 0;
+    return p->port != 0;
 }
 
 enum proxy_verdict

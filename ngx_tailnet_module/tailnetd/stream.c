@@ -49,7 +49,7 @@ struct stream {
     void *arg;
     enum phase phase;
     unsigned depth;
-    bool freed, paused, broken;
+    bool freed, broken;
     char host[STREAM_HOST_MAX + 1];
     uint16_t port;
     struct proxy *proxy; /* NULL: none is used */
@@ -203,7 +203,7 @@ want(struct stream *s)
 {
     bool writing = s->out.to > s->out.from;
 
-    if (s->watch == NULL || loop_watch_want(s->watch, !s->paused, writing) == 0)
+    if (s->watch == NULL || loop_watch_want(s->watch, true, writing) == 0)
         return;
     s->broken = true;
     loop_timer_set(s->timer, 0);
@@ -284,18 +284,6 @@ stream_queued(const struct stream *s)
     return s->out.to - s->out.from;
 }
 
-void
-stream_pause(struct stream *s, bool paused)
-{
-    if (s->phase != OPEN || s->paused == paused)
-        return;
-    s->paused = paused;
-    want(s);
-    /* Plaintext may wait inside TLS without the socket being readable. */
-    if (!paused && s->tls != NULL)
-        loop_timer_set(s->timer, 0);
-}
-
 /* ---- phases ---- */
 
 static void begin_attempt(struct stream *s);
@@ -323,7 +311,7 @@ read_tls(struct stream *s)
     uint8_t buf[READ_MAX];
     size_t n;
 
-    while (s->phase == TLS || (s->phase == OPEN && !s->paused)) {
+    while (s->phase == TLS || s->phase == OPEN) {
         n = tls_read(s->tls, buf, s->phase == TLS ? 0 : sizeof(buf));
         if (drain_tls(s) != 0) {
             end(s, "out of memory");
@@ -337,6 +325,7 @@ read_tls(struct stream *s)
         if (n == 0)
             break;
         s->ops->data(s->arg, buf, n);
+        explicit_bzero(buf, n); /* it may be a secret */
     }
     if (s->phase == CLOSED)
         return;
@@ -346,6 +335,21 @@ read_tls(struct stream *s)
         end(s, "%s", why_ended(0));
     else
         want(s);
+}
+
+static bool
+digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* A status of 2xx (RFC 9112, section 4). */
+static bool
+accepts(const char *head, size_t len)
+{
+    return len > 12 && memcmp(head, "HTTP/1.", 7) == 0 && digit(head[7]) &&
+           head[8] == ' ' && head[9] == '2' && digit(head[10]) &&
+           digit(head[11]) && (head[12] == ' ' || head[12] == '\r');
 }
 
 /* The head of the proxy's answer ends at an empty line; what is behind it
@@ -369,8 +373,7 @@ read_proxy(struct stream *s, const uint8_t *p, size_t len)
     }
     if (body == 0)
         return;
-    if (s->headlen < 12 || memcmp(s->head, "HTTP/1.", 7) != 0 ||
-        s->head[9] != '2') {
+    if (!accepts(s->head, s->headlen)) {
         for (i = 0; i < sizeof(line) - 1 && i < s->headlen &&
                     (unsigned char)s->head[i] >= 0x20 &&
                     (unsigned char)s->head[i] < 0x7f;
@@ -418,7 +421,7 @@ ready(void *arg)
     enter(s);
     /* A reset is seen by reading too, and what came before it counts. */
     (void)push(s);
-    for (i = 0; i < READS_MAX && s->phase != CLOSED && !s->paused; i++) {
+    for (i = 0; i < READS_MAX && s->phase != CLOSED; i++) {
         n = recv(s->fd, buf, sizeof(buf), 0);
         if (n > 0) {
             received(s, buf, (size_t)n);
@@ -651,8 +654,6 @@ tick(void *arg)
         end(s, "%s", s->why);
     else if (s->broken)
         end(s, "out of memory, or the connection failed");
-    else if (s->phase == OPEN && s->tls != NULL)
-        read_tls(s); /* it was paused */
     else if (now >= s->deadline)
         end(s, "no success within the time limit, while %s%s%s", phase_name(s),
             s->why[0] == '\0' ? "" : "; last failure: ", s->why);

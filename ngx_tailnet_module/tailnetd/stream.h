@@ -4,7 +4,7 @@
  *
  * States, and what is allowed in each:
  *   opening  until connected(): stream_free() only
- *   open     stream_send(), stream_pause(), data() comes
+ *   open     stream_send(), data() comes
  *   closed   after closed(): stream_free() only
  * Nothing blocks, and no callback comes from inside stream_new(), stream_send()
  * or stream_free(); each of these may be called from inside a callback.
@@ -69,9 +69,6 @@ int stream_send(struct stream *s, const void *data, size_t len);
 
 /* Bytes that wait to be sent. */
 size_t stream_queued(const struct stream *s);
-
-/* No data() while ${paused}: the sender will feel it. */
-void stream_pause(struct stream *s, bool paused);
 
 /* Our end of an open connection; false: not open. */
 bool stream_local(const struct stream *s, struct tn_endpoint *e);

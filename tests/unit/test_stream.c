@@ -333,7 +333,8 @@ tls(void **state)
         {TLS_VERIFY_CA, "127.0.0.2", NULL, true, false,
             "certificate is not accepted: IP address mismatch"},
         {TLS_VERIFY_CA, "localhost", NULL, false, false,
-            "certificate is not accepted: self-signed certificate"},
+            "certificate is not accepted: self-signed certificate "
+            "(\"control_ca\" can"},
         {TLS_VERIFY_PIN, "localhost", NULL, false, true, NULL},
         {TLS_VERIFY_PIN, "localhost", NULL, false, false,
             "certificate is not the pinned one"},
@@ -465,12 +466,10 @@ bounded(void **state)
     dial(&to, 0);
     run();
     assert_int_equal(stream_send(c.s, bytes, sizeof(bytes)), -1);
-    stream_pause(c.s, true); /* the echo backs up */
     for (int i = 0; i < 4000 && stream_send(c.s, bytes, 10000) == 0; i++)
         sent += 10000;
     assert_true(stream_queued(c.s) <= 100000);
     assert_true(stream_queued(c.s) > 90000);
-    stream_pause(c.s, false);
     c.want = sent;
     run();
     assert_int_equal(c.n, sent);

@@ -7,7 +7,8 @@
 
 #include <zstd.h>
 
-#define KEEP (64u << 10) /* bytes of the buffer that stay between messages */
+#define KEEP   (64u << 10) /* bytes of the buffer that stay between messages */
+#define HEADER 18          /* of a zstd frame, at most: RFC 8878, 3.1.1.1 */
 
 struct map_frame {
     bool zstd;
@@ -19,6 +20,7 @@ struct map_frame {
     uint32_t len;  /* of the message, as it comes */
     uint32_t left; /* of it */
     bool ended;    /* its zstd frame */
+    uint8_t start[HEADER];
     char *text;
     size_t textlen, size;
     char error[MAP_FRAME_ERROR_MAX];
@@ -102,15 +104,29 @@ has_magic(const struct map_frame *f, const uint8_t *data, size_t len)
                len < sizeof(magic) - at ? len : sizeof(magic) - at) == 0;
 }
 
+/* Whether a frame that is over has the size that it says.  The library looks
+ * at that when it has all of it at once, but not always in pieces. */
+static bool
+has_its_size(const struct map_frame *f)
+{
+    size_t n = f->len - f->left;
+    unsigned long long says = ZSTD_getFrameContentSize(
+        f->start, n < HEADER ? n : HEADER);
+
+    return says == ZSTD_CONTENTSIZE_UNKNOWN || says == f->textlen;
+}
+
 static int
 decompress(struct map_frame *f, const uint8_t *data, size_t len)
 {
     ZSTD_inBuffer in = {data, len, 0};
     ZSTD_outBuffer out;
-    size_t rc;
+    size_t rc, at = f->len - f->left - len;
 
     if (!has_magic(f, data, len))
         return broken(f, "a message is no zstd frame");
+    if (at < HEADER)
+        memcpy(f->start + at, data, len < HEADER - at ? len : HEADER - at);
     while (!f->broken) {
         if (f->ended) /* the frame is over */
             return in.pos == in.size
@@ -126,6 +142,8 @@ decompress(struct map_frame *f, const uint8_t *data, size_t len)
             return broken(
                 f, "a message is no zstd frame: %s", ZSTD_getErrorName(rc));
         f->ended = rc == 0;
+        if (f->ended && !has_its_size(f))
+            return broken(f, "a message's zstd frame is not of its size");
         if (in.pos == in.size && out.pos < out.size)
             return 0;
     }

@@ -161,6 +161,24 @@ set_up(struct tls *t, const struct tls_opts *o)
     return expect(t->ssl, o->name != NULL ? o->name : o->sni) == 1 ? 0 : -1;
 }
 
+/* What to do about it, for what happens to people. */
+static const char *
+advice(long v)
+{
+    switch (v) {
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+        return " (\"control_ca\" can name its authority)";
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+        return " (is this machine's clock right?)";
+    default:
+        return "";
+    }
+}
+
 static void
 fail(struct tls *t, const char *what)
 {
@@ -171,8 +189,11 @@ fail(struct tls *t, const char *what)
     t->state = TLS_FAILED;
     if (t->verify == TLS_VERIFY_CA && v != X509_V_OK)
         snprintf(t->error, sizeof(t->error),
-            "the server's certificate is not accepted: %s",
-            X509_verify_cert_error_string(v));
+            "the server's certificate is not accepted: %s%s",
+            X509_verify_cert_error_string(v), advice(v));
+    else if (ERR_GET_REASON(e) == SSL_R_WRONG_VERSION_NUMBER)
+        snprintf(t->error, sizeof(t->error),
+            "%s: what answers at this port does not speak TLS", what);
     else
         snprintf(t->error, sizeof(t->error), "%s%s%s", what,
             reason == NULL ? "" : ": ", reason == NULL ? "" : reason);
