@@ -98,7 +98,14 @@ like($r->{output},
 ok(!$r->{ok}, 'and fails');
 
 # nginx without the service.
-write_nginx('web:80');
+write_nginx('web:80', <<'EOF');
+upstream beyond { tailnet_server web/203.0.113.9:80; }
+    server {
+        listen %%HOST%%:%%PORT_8081%%;
+        proxy_connect_timeout 1s;
+        location / { proxy_pass http://beyond; }
+    }
+EOF
 $t->run;
 my $lan = 'http://' . $t->underlay('host') . ':8080/';
 is($t->http_get('host', $lan)->status, 200, 'the LAN is served');
@@ -126,6 +133,11 @@ ok($t->stop, 'nginx ends');
 ok($service->alive, 'the service does not');
 $t->run;
 asks_alice('alice meets the new nginx');
+
+# Whether its nodes may go beyond the mesh is the service's to know.
+is($t->http_get('host', $lan =~ s/8080/8081/r)->status, 504,
+    'an address behind others is tried');
+unlike($t->read_log, qr/is the address of no node/, 'and not refused unseen');
 
 # The service's file changes, SIGHUP.
 my $mark = $t->log_mark('tailnetd.log');

@@ -21,6 +21,7 @@
  *   all                HELLO       hello       -        HELLO_OK
  *   master             TABLE       text        -        OK
  *   master             ADOPT       -           1 or 2   OK
+ *   master             SECRET      node        1        OK
  *   master             LISTEN      listen      -        FD, 1 fd
  *   master             COMMIT      -           -        OK
  *   master             BEQUEST     -           -        FD, 1 fd
@@ -42,10 +43,11 @@
 #include "tn_addr.h"
 #include "tn_node.h"
 
-#define TN_ADMIN_VERSION  1u
-#define TN_ADMIN_MSG_MAX  (TN_TABLE_MAX + 256u) /* longest message */
-#define TN_ADMIN_FDS_MAX  64                    /* descriptors of one message */
-#define TN_ADMIN_CONN_MAX 512 /* connections of one tailnetd */
+#define TN_ADMIN_VERSION    1u
+#define TN_ADMIN_MSG_MAX    (TN_TABLE_MAX + 256u) /* longest message */
+#define TN_ADMIN_FDS_MAX    64   /* descriptors of one message */
+#define TN_ADMIN_CONN_MAX   512  /* connections of one tailnetd */
+#define TN_ADMIN_SECRET_MAX 4096 /* bytes of a SECRET */
 
 enum tn_admin_type {
     TN_ADMIN_HELLO = 1,
@@ -63,6 +65,7 @@ enum tn_admin_type {
     TN_ADMIN_BEQUEST = 20,
     TN_ADMIN_INHERIT = 21,
     TN_ADMIN_STOP = 22,
+    TN_ADMIN_SECRET = 23,
     TN_ADMIN_ATTACH = 32,
     TN_ADMIN_SUBSCRIBE = 33,
     TN_ADMIN_SOCKETS = 34,
@@ -141,7 +144,11 @@ struct tn_admin_inherit {
     uint64_t cycle;
 };
 
-/* SUBSCRIBE, NETNS */
+/*
+ * SUBSCRIBE, NETNS, and SECRET: between TABLE and COMMIT, what the variable of
+ * the node's "auth_key env:" holds in the master's environment, in a sealed
+ * memory file: nobody has it in memory of his own, or in a core.
+ */
 struct tn_admin_node {
     struct tn_admin_head h;
     char node[TN_NODE_NAME_MAX + 1];

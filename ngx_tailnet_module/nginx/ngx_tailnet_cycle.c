@@ -10,6 +10,7 @@
 
 
 #include "ngx_tailnet.h"
+#include <sys/mman.h>
 
 
 #define NGX_TAILNET_TIMEOUT        2    /* s, for an answer */
@@ -23,6 +24,9 @@ static void ngx_tailnet_cycle_adopt(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf, ngx_tailnet_conf_t *old);
 static ngx_int_t ngx_tailnet_cycle_table(ngx_cycle_t *cycle,
     ngx_tailnet_conf_t *tcf);
+static ngx_int_t ngx_tailnet_cycle_secrets(ngx_cycle_t *cycle,
+    ngx_tailnet_conf_t *tcf);
+static int ngx_tailnet_cycle_secret(const char *value);
 static ngx_socket_t ngx_tailnet_cycle_socket(ngx_tailnet_conf_t *tcf,
     const char *name);
 static void ngx_tailnet_cycle_anchor(ngx_cycle_t *cycle,
@@ -146,7 +150,9 @@ ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
         ngx_tailnet_cycle_adopt(cycle, tcf, old);
     }
 
-    if (ngx_tailnet_cycle_table(cycle, tcf) != NGX_OK) {
+    if (ngx_tailnet_cycle_table(cycle, tcf) != NGX_OK
+        || ngx_tailnet_cycle_secrets(cycle, tcf) != NGX_OK)
+    {
         ngx_tailnet_cycle_close(&tcf->ctl);
         return NGX_ERROR;
     }
@@ -327,6 +333,105 @@ ngx_tailnet_cycle_table(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
     ngx_free(text);
 
     return rc;
+}
+
+
+/*
+ * A tailnetd that was there before has another environment than this master.
+ * A node whose variable is not set may need no auth key any more; when it does,
+ * it says what is missing.
+ */
+
+static ngx_int_t
+ngx_tailnet_cycle_secrets(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
+{
+    int                     fd;
+    char                   *value;
+    ngx_int_t               rc;
+    ngx_uint_t              i;
+    struct tn_node         *table;
+    ngx_tailnet_msg_t       m;
+    struct tn_admin_node    secret;
+
+    table = tcf->table.elts;
+
+    for (i = 0; i < tcf->table.nelts; i++) {
+
+        if (ngx_strncmp(table[i].auth_key, "env:", 4) != 0) {
+            continue;
+        }
+
+        value = getenv(table[i].auth_key + 4);
+
+        if (value == NULL || *value == '\0') {
+            continue;
+        }
+
+        ngx_memzero(&secret, sizeof(struct tn_admin_node));
+        secret.h.type = TN_ADMIN_SECRET;
+        ngx_memcpy(secret.node, table[i].name, sizeof(secret.node));
+
+        fd = ngx_tailnet_cycle_secret(value);
+
+        if (fd == -1) {
+            ngx_tailnet_why(tcf, "no memory file (%d: %s)", ngx_errno,
+                            strerror(ngx_errno));
+            rc = NGX_DECLINED;
+
+        } else {
+            rc = ngx_tailnet_admin_call(tcf, &tcf->ctl, &secret,
+                                        sizeof(secret), &fd, 1, TN_ADMIN_OK,
+                                        &m);
+            (void) close(fd);
+        }
+
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        if (rc == NGX_OK) {
+            ngx_tailnet_admin_discard(&m);
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                      "tailnet: node \"%s\" goes without the \"auth_key %s\" "
+                      "of this nginx: %s", table[i].name, table[i].auth_key,
+                      tcf->why);
+    }
+
+    return NGX_OK;
+}
+
+
+/* never in memory of nginx's or tailnetd's own: no copy has to be wiped */
+
+static int
+ngx_tailnet_cycle_secret(const char *value)
+{
+    int        fd;
+    size_t     len;
+    ngx_err_t  err;
+
+    fd = memfd_create("tailnet-secret", MFD_CLOEXEC|MFD_ALLOW_SEALING);
+
+    if (fd == -1) {
+        return -1;
+    }
+
+    len = ngx_strlen(value);
+
+    if (write(fd, value, len) == (ssize_t) len
+        && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE|F_SEAL_GROW|F_SEAL_SHRINK) == 0)
+    {
+        return fd;
+    }
+
+    err = ngx_errno;
+    (void) close(fd);
+    ngx_set_errno(err);
+
+    return -1;
 }
 
 

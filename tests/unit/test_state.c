@@ -14,11 +14,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../ngx_tailnet_module/tailnetd/holder/authkey.h"
@@ -212,12 +215,12 @@ power_loss(void **state)
 /* ---- auth keys ---- */
 
 static void
-read_source(const char *source, const char *want)
+read_source_or(const char *source, int secret, const char *want)
 {
     char buf[256];
     size_t n = 0;
     ssize_t got;
-    int fd = authkey_open(source, err);
+    int fd = authkey_open(source, secret, err);
 
     if (fd == -1)
         fail_msg("%s: %s", source, err);
@@ -237,6 +240,40 @@ read_source(const char *source, const char *want)
 }
 
 static void
+read_source(const char *source, const char *want)
+{
+    read_source_or(source, -1, want);
+}
+
+/* A command is killed, with what it started, when nobody reads any more. */
+static void
+commands_end(void **state)
+{
+    static const char source[] = "exec:sleep 1000 & echo $$ $!; wait";
+    struct pollfd p = {.events = POLLIN};
+    int pids[2], i, tries;
+    char buf[64] = "";
+
+    (void)state;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0); /* no zombies */
+    p.fd = authkey_open(source, -1, err);
+    assert_int_equal(poll(&p, 1, 5000), 1);
+    assert_true(read(p.fd, buf, sizeof(buf) - 1) > 0);
+    assert_int_equal(sscanf(buf, "%d %d", &pids[0], &pids[1]), 2);
+    for (i = 0; i < 2; i++)
+        assert_int_equal(kill(pids[i], 0), 0);
+    close(p.fd);
+    for (i = 0; i < 2; i++) {
+        for (tries = 0; kill(pids[i], 0) == 0 && tries < 1000; tries++) {
+            poll(NULL, 0, 10);
+            while (waitpid(-1, NULL, WNOHANG) > 0)
+                ;
+        }
+        assert_int_equal(kill(pids[i], 0), -1);
+    }
+}
+
+static void
 sources(void **state)
 {
     char path[256], source[300];
@@ -250,24 +287,31 @@ sources(void **state)
     snprintf(source, sizeof(source), "file:%s", path);
     read_source(source, "k1\n");
     chmod(path, 0620);
-    assert_int_equal(authkey_open(source, err), -1);
+    assert_int_equal(authkey_open(source, -1, err), -1);
     assert_non_null(strstr(err, "can write it"));
     chmod(path, 0600);
 
     setenv("TEST_AUTH_KEY", "k2", 1);
     read_source("env:TEST_AUTH_KEY", "k2");
-    assert_int_equal(authkey_open("env:TEST_AUTH_KEY_2", err), -1);
-    assert_non_null(strstr(err, "without this variable"));
+    assert_int_equal(authkey_open("env:TEST_AUTH_KEY_2", -1, err), -1);
+    assert_non_null(strstr(err, "env:TEST_AUTH_KEY_2: this variable is set"));
+    fd = memfd_create("secret", MFD_CLOEXEC);
+    assert_int_equal(__real_write(fd, "k4", 2), 2);
+    for (int i = 0; i < 2; i++) { /* each time from its start */
+        read_source_or("env:TEST_AUTH_KEY", fd, "k4");
+        read_source_or("env:TEST_AUTH_KEY_2", fd, "k4");
+    }
+    close(fd);
 
-    assert_int_equal(authkey_open("credential:key", err), -1);
+    assert_int_equal(authkey_open("credential:key", -1, err), -1);
     assert_non_null(strstr(err, "LoadCredential="));
     setenv("CREDENTIALS_DIRECTORY", base, 1);
     read_source("credential:key", "k1\n");
-    assert_int_equal(authkey_open("credential:none", err), -1);
+    assert_int_equal(authkey_open("credential:none", -1, err), -1);
 
     read_source("exec:printf %s k3; exec 1>&-", "k3");
     read_source("exec:exit 3", "");
-    assert_int_equal(authkey_open("", err), -1);
+    assert_int_equal(authkey_open("", -1, err), -1);
     assert_string_equal(err, "the node has no auth_key");
     unlink(path);
 }
@@ -305,6 +349,7 @@ main(void)
         cmocka_unit_test(refused),
         cmocka_unit_test(power_loss),
         cmocka_unit_test(sources),
+        cmocka_unit_test(commands_end),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -8,11 +8,13 @@
 #include "admin.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../log.h"
@@ -342,6 +344,41 @@ on_adopt(struct request *r)
     ok(r);
 }
 
+/* What can neither change any more nor be waited for. */
+static bool
+is_secret(int fd)
+{
+    const int want = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
+    int seals = fcntl(fd, F_GET_SEALS);
+    struct stat st;
+
+    return seals != -1 && (seals & want) == want && fstat(fd, &st) == 0 &&
+           st.st_size > 0 && st.st_size <= TN_ADMIN_SECRET_MAX;
+}
+
+static void
+on_secret(struct request *r)
+{
+    const struct tn_admin_node *m = (const void *)r->bytes;
+
+    if (cycle_committed(r->c->cycle)) {
+        conn_error(r->c, r->seq, EPERM, "SECRET after COMMIT");
+        return;
+    }
+    if (node_of(r, m->node) == NULL)
+        return;
+    if (!is_secret(r->fds[0])) {
+        conn_error(r->c, r->seq, EINVAL,
+            "node %s: an auth key has at most %d bytes, in a sealed memory "
+            "file",
+            m->node, TN_ADMIN_SECRET_MAX);
+        return;
+    }
+    cycle_secret(r->c->cycle, m->node, r->fds[0]);
+    r->fds[0] = -1;
+    ok(r);
+}
+
 static void
 on_listen(struct request *r)
 {
@@ -579,6 +616,10 @@ on_netns(struct request *r)
 #define WORKER  (1u << CONN_WORKER)
 #define CTL     (1u << CONN_CTL)
 
+/* Besides: nothing for the clients of a service.  Its engine, its namespaces
+ * and its auth keys are its own; a client may have less rights than it. */
+#define OWNER (1u << 31)
+
 static const struct row {
     uint16_t type;
     const char *name;
@@ -589,13 +630,15 @@ static const struct row {
 } rows[] = {
     {TN_ADMIN_TABLE, "TABLE", MASTER, sizeof(struct tn_admin_text),
         sizeof(struct tn_admin_text) + TN_TABLE_MAX, 0, 0, on_table},
-    {TN_ADMIN_ADOPT, "ADOPT", MASTER, sizeof(struct tn_admin_adopt),
+    {TN_ADMIN_ADOPT, "ADOPT", MASTER | OWNER, sizeof(struct tn_admin_adopt),
         sizeof(struct tn_admin_adopt), 1, 2, on_adopt},
+    {TN_ADMIN_SECRET, "SECRET", MASTER | OWNER, sizeof(struct tn_admin_node),
+        sizeof(struct tn_admin_node), 1, 1, on_secret},
     {TN_ADMIN_LISTEN, "LISTEN", MASTER, sizeof(struct tn_admin_listen),
         sizeof(struct tn_admin_listen), 0, 0, on_listen},
     {TN_ADMIN_COMMIT, "COMMIT", MASTER, sizeof(struct tn_admin_head),
         sizeof(struct tn_admin_head), 0, 0, on_commit},
-    {TN_ADMIN_BEQUEST, "BEQUEST", MASTER, sizeof(struct tn_admin_head),
+    {TN_ADMIN_BEQUEST, "BEQUEST", MASTER | OWNER, sizeof(struct tn_admin_head),
         sizeof(struct tn_admin_head), 0, 0, on_bequest},
     {TN_ADMIN_INHERIT, "INHERIT", MASTER, sizeof(struct tn_admin_inherit),
         sizeof(struct tn_admin_inherit), 0, 0, on_inherit},
@@ -662,6 +705,11 @@ dispatch(struct conn *c, struct conn_msg *m, int64_t now)
     else if (!(row->who & 1u << c->state))
         conn_error(
             c, h.seq, EPERM, "%s is not allowed on this connection", row->name);
+    else if ((row->who & OWNER) && admin.service)
+        conn_error(c, h.seq, EPERM,
+            "%s: this tailnetd is a service (tailnetd -c), its nodes are its "
+            "own",
+            row->name);
     else if (m->len < row->min || m->len > row->max || m->nfds < row->min_fds ||
              m->nfds > row->max_fds)
         conn_error(c, h.seq, EBADMSG,

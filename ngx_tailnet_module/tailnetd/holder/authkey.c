@@ -2,11 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,20 +26,37 @@ open_path(const char *path, char err[TN_ERR_MAX])
     return keysrc_open(path, KEYSRC_SECRET, &id, err);
 }
 
+/* Without a look at it, where another memory file has it. */
+static bool
+copy_value(int fd, int secret, const char *value)
+{
+    off_t at = 0;
+    struct stat st;
+    size_t len;
+
+    if (secret == -1) {
+        len = strlen(value);
+        return write(fd, value, len) == (ssize_t)len;
+    }
+    return fstat(secret, &st) == 0 &&
+           sendfile(fd, secret, &at, (size_t)st.st_size) == st.st_size;
+}
+
 static int
-open_variable(const char *name, char err[TN_ERR_MAX])
+open_variable(const char *name, int secret, char err[TN_ERR_MAX])
 {
     const char *value = getenv(name);
-    size_t len = value == NULL ? 0 : strlen(value);
     int fd;
 
-    if (len == 0) {
+    if (secret == -1 && (value == NULL || *value == '\0')) {
         snprintf(err, TN_ERR_MAX,
-            "env:%.200s: tailnetd was started without this variable", name);
+            "env:%.200s: this variable is set neither for nginx nor for "
+            "tailnetd: start them with it",
+            name);
         return -1;
     }
     fd = memfd_create("tailnet-auth-key", MFD_CLOEXEC);
-    if (fd == -1 || write(fd, value, len) != (ssize_t)len ||
+    if (fd == -1 || !copy_value(fd, secret, value) ||
         lseek(fd, 0, SEEK_SET) != 0) {
         snprintf(err, TN_ERR_MAX, "env:%.200s: %s", name, strerror(errno));
         if (fd != -1)
@@ -64,7 +87,6 @@ open_credential(const char *name, char err[TN_ERR_MAX])
     return open_path(path, err);
 }
 
-/* In the grandchild, whom nobody waits for: it is init's. */
 static _Noreturn void
 run(const char *command, int out)
 {
@@ -74,13 +96,42 @@ run(const char *command, int out)
     signal(SIGPIPE, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    setsid();
     if (in == -1 || dup2(in, STDIN_FILENO) == -1 ||
         dup2(out, STDOUT_FILENO) == -1)
         _exit(127);
     close_range(3, ~0u, 0);
     execl("/bin/sh", "sh", "-c", command, (char *)NULL);
     _exit(127);
+}
+
+/*
+ * In the grandchild, whom nobody waits for: it is init's.  A command may last
+ * as long as somebody reads what it prints: the engine, that is, while it has
+ * patience.  Then it is killed, with all that it started.
+ */
+static _Noreturn void
+guard(const char *command, int out)
+{
+    struct pollfd p[2] = {{.events = POLLIN}, {.fd = STDOUT_FILENO}};
+    pid_t pid;
+
+    setsid();
+    prctl(PR_SET_NAME, "auth_key exec:"); /* no second tailnetd */
+    pid = fork();
+    if (pid == 0)
+        run(command, out);
+    if (pid == -1 || dup2(out, STDOUT_FILENO) == -1)
+        kill(0, SIGKILL);
+    close_range(3, ~0u, 0);
+    p[0].fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (p[0].fd == -1)
+        kill(0, SIGKILL);
+    while (poll(p, 2, -1) == -1 && errno == EINTR)
+        ;
+    if (p[0].revents == 0)
+        kill(0, SIGKILL);
+    waitpid(pid, NULL, 0);
+    _exit(0);
 }
 
 static int
@@ -97,7 +148,7 @@ open_command(const char *command, char err[TN_ERR_MAX])
     if (pid == 0) {
         pid = fork();
         if (pid == 0)
-            run(command, pipes[1]);
+            guard(command, pipes[1]);
         _exit(pid == -1);
     }
     close(pipes[1]);
@@ -113,12 +164,12 @@ open_command(const char *command, char err[TN_ERR_MAX])
 }
 
 int
-authkey_open(const char *source, char err[TN_ERR_MAX])
+authkey_open(const char *source, int secret, char err[TN_ERR_MAX])
 {
     if (strncmp(source, "file:", 5) == 0)
         return open_path(source + 5, err);
     if (strncmp(source, "env:", 4) == 0)
-        return open_variable(source + 4, err);
+        return open_variable(source + 4, secret, err);
     if (strncmp(source, "credential:", 11) == 0)
         return open_credential(source + 11, err);
     if (strncmp(source, "exec:", 5) == 0)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../log.h"
 #include "keysrc.h"
@@ -20,6 +21,7 @@ struct cycle {
     uint64_t commit; /* order of commits; 0: not committed */
     size_t n;
     struct tn_node *nodes;
+    int secrets[TN_NODES_MAX]; /* of the nodes: cycle_secret(); or -1 */
 };
 
 static struct cycle *cycles;
@@ -40,6 +42,7 @@ cycle_new(bool of_service)
 
     if (c == NULL)
         return NULL;
+    memset(c->secrets, 0xff, sizeof(c->secrets));
     c->id = ++ids;
     c->refs = 1;
     c->open = true;
@@ -98,9 +101,13 @@ clear_table(struct cycle *c)
 {
     size_t i;
 
-    for (i = 0; i < c->n; i++)
+    for (i = 0; i < c->n; i++) {
         if (lock_of(&c->nodes[i])[0] != '\0')
             keysrc_unlock(lock_of(&c->nodes[i]));
+        if (c->secrets[i] != -1)
+            close(c->secrets[i]);
+        c->secrets[i] = -1;
+    }
     free(c->nodes);
     c->nodes = NULL;
     c->n = 0;
@@ -247,6 +254,16 @@ cycle_table(struct cycle *c, const char *text, size_t len, const char *prefix,
     return rc;
 }
 
+void
+cycle_secret(struct cycle *c, const char *node, int fd)
+{
+    int *secret = &c->secrets[find(c, node) - c->nodes];
+
+    if (*secret != -1)
+        close(*secret);
+    *secret = fd;
+}
+
 bool
 cycle_commit(struct cycle *c)
 {
@@ -299,22 +316,21 @@ elect(void)
     ruling = best;
 }
 
-/* What a node has to be: of the ruling cycle, else of the newest committed one
- * that still has a user. */
-static const struct tn_node *
-conf_of(const char *name)
+/* Who says what a node has to be: the ruling cycle, else the newest committed
+ * one that still has a user; or NULL. */
+static const struct cycle *
+ruler_of(const char *name)
 {
-    const struct tn_node *conf, *best = NULL;
+    const struct cycle *c, *best = NULL;
     uint64_t newest = 0;
-    struct cycle *c;
 
-    if (ruling != NULL && (conf = find(ruling, name)) != NULL)
-        return conf;
+    if (ruling != NULL && find(ruling, name) != NULL)
+        return ruling;
     for (c = cycles; c != NULL; c = c->next) {
-        if (c->commit <= newest || (conf = find(c, name)) == NULL)
+        if (c->commit <= newest || find(c, name) == NULL)
             continue;
         newest = c->commit;
-        best = conf;
+        best = c;
     }
     return best;
 }
@@ -323,6 +339,7 @@ void
 cycle_sync(void)
 {
     const struct tn_node *conf;
+    const struct cycle *c;
     struct lease *n;
     unsigned i;
 
@@ -330,9 +347,11 @@ cycle_sync(void)
     sweep();
     for (i = 0; i < LEASE_MAX; i++) {
         n = lease_at(i);
-        conf = n == NULL ? NULL : conf_of(n->name);
-        if (conf != NULL)
-            lease_rule(n, conf);
+        c = n == NULL ? NULL : ruler_of(n->name);
+        if (c == NULL)
+            continue;
+        conf = find(c, n->name);
+        lease_rule(n, conf, c->secrets[conf - c->nodes]);
     }
     if (ruling != NULL)
         lease_purge();

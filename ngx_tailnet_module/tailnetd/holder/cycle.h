@@ -42,6 +42,10 @@ void cycle_close(struct cycle *c);
 int cycle_table(struct cycle *c, const char *text, size_t len,
     const char *prefix, char err[TN_ERR_MAX], unsigned *line);
 
+/* cycle_secret(c, node, fd): a memory file with the auth key that its master's
+ * environment has for ${node}, which is in its table; ${fd} is taken over. */
+void cycle_secret(struct cycle *c, const char *node, int fd);
+
 /* cycle_commit(c): ${c} rules.  Returns false: it has no table. */
 bool cycle_commit(struct cycle *c);
 bool cycle_committed(const struct cycle *c);

@@ -1,5 +1,6 @@
 #include "lease.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,7 +62,7 @@ add(const char *name, char err[TN_ERR_MAX])
         n->serial = ++serials;
         n->ns = NETNS_NONE;
         n->watch = -1;
-        n->snapshot = n->before = -1;
+        n->secret = n->snapshot = n->before = -1;
         for (int k = 0; k < IPC_SAVES; k++)
             n->saved[k] = -1;
         return n;
@@ -140,6 +141,8 @@ lease_drop(struct lease *n)
         close(n->before);
     if (n->snapshot != -1)
         close(n->snapshot);
+    if (n->secret != -1)
+        close(n->secret);
     for (int k = 0; k < IPC_SAVES; k++)
         if (n->saved[k] != -1)
             close(n->saved[k]);
@@ -271,11 +274,10 @@ open_key(struct lease *n, char err[TN_ERR_MAX])
 static size_t
 open_files(struct lease *n, int fds[5], uint16_t *kind, char why[TN_ERR_MAX])
 {
-    char err[TN_ERR_MAX];
     size_t used = 1;
     int fd;
 
-    why[0] = '\0';
+    why[0] = n->key_bad[0] = n->psk_bad[0] = '\0';
     fd = keysrc_open(n->conf.netmap, KEYSRC_NETMAP, &n->netmap, n->bad);
     if (fd == -1)
         memcpy(why, n->bad, TN_ERR_MAX);
@@ -284,20 +286,22 @@ open_files(struct lease *n, int fds[5], uint16_t *kind, char why[TN_ERR_MAX])
     /* In the order of enum ipc_node_fds: the netmap is last. */
     fds[3] = fd;
     memset(&n->psk, 0, sizeof(n->psk));
-    fd = open_key(n, err);
+    fd = open_key(n, n->key_bad);
+    n->keyed = fd != -1 || (n->told && n->keyed);
     if (fd != -1) {
         fds[used++] = fd;
         *kind |= IPC_NODE_KEY;
     } else {
-        memcpy(why, err, TN_ERR_MAX);
+        memcpy(why, n->key_bad, TN_ERR_MAX);
     }
     if (n->conf.preshared_keys[0] != '\0') {
-        fd = keysrc_open(n->conf.preshared_keys, KEYSRC_SECRET, &n->psk, err);
+        fd = keysrc_open(
+            n->conf.preshared_keys, KEYSRC_SECRET, &n->psk, n->psk_bad);
         if (fd != -1) {
             fds[used++] = fd;
             *kind |= IPC_NODE_PSK;
         } else if (why[0] == '\0') {
-            memcpy(why, err, TN_ERR_MAX);
+            memcpy(why, n->psk_bad, TN_ERR_MAX);
         }
     }
     if (fds[3] != -1) {
@@ -332,7 +336,7 @@ open_saved(struct lease *n, int fds[5], uint16_t *kind, char why[TN_ERR_MAX])
     size_t used = 1;
     int k, fd;
 
-    why[0] = '\0';
+    why[0] = n->ca_bad[0] = '\0';
     for (k = 0; k < IPC_SAVES; k++) {
         if (n->conf.state[0] != '\0')
             fd = state_open(n->conf.state, k, err);
@@ -354,10 +358,13 @@ open_saved(struct lease *n, int fds[5], uint16_t *kind, char why[TN_ERR_MAX])
         memset(&n->ca, 0, sizeof(n->ca));
         if (n->conf.control_ca[0] == '\0')
             return used;
-        fds[used] = keysrc_open(n->conf.control_ca, KEYSRC_NETMAP, &n->ca, why);
+        fds[used] = keysrc_open(
+            n->conf.control_ca, KEYSRC_NETMAP, &n->ca, n->ca_bad);
         if (fds[used] != -1) {
             *kind |= IPC_NODE_CA;
             used++;
+        } else {
+            memcpy(why, n->ca_bad, TN_ERR_MAX);
         }
         return used;
     }
@@ -469,13 +476,32 @@ check_netmap(struct lease *n)
     memcpy(m.node, n->name, sizeof(n->name));
     child_send(&m, &fd, 1);
     close(fd);
+    /* Of a node that runs with an older key the status has to go on. */
+    if (n->keyed && n->key_bad[0] != '\0')
+        send_nofile(n, n->key_bad);
+}
+
+/* The master of an upgraded binary has of the environment only what nginx's
+ * "env" directives let through. */
+static void
+take_secret(struct lease *n, const struct tn_node *conf, int secret)
+{
+    if (secret == -1 && strcmp(n->conf.auth_key, conf->auth_key) == 0)
+        return;
+    if (n->secret != -1)
+        close(n->secret);
+    n->secret = secret == -1 ? -1 : fcntl(secret, F_DUPFD_CLOEXEC, 0);
+    if (secret != -1 && n->secret == -1)
+        log_err("node %s: auth_key %s of nginx is not kept: %s", n->name,
+            conf->auth_key, strerror(errno));
 }
 
 void
-lease_rule(struct lease *n, const struct tn_node *conf)
+lease_rule(struct lease *n, const struct tn_node *conf, int secret)
 {
     bool same = n->ruled && same_conf(&n->conf, conf);
 
+    take_secret(n, conf, secret);
     n->conf = *conf;
     n->ruled = true;
     n->adopter = 0;
@@ -599,7 +625,7 @@ lease_want_key(const struct lease *n)
 
     memcpy(m.node, n->name, sizeof(n->name));
     if (n->ruled)
-        fd = authkey_open(n->conf.auth_key, m.text);
+        fd = authkey_open(n->conf.auth_key, n->secret, m.text);
     else
         snprintf(m.text, sizeof(m.text), "its options are not known yet");
     child_send(&m, &fd, fd == -1 ? 0 : 1);
@@ -638,28 +664,43 @@ lease_deadline(void)
     return settle != -1 && settle < look ? settle : look;
 }
 
-/* Is a key still missing that has appeared? */
+/* Can the file at ${path} be used, which could not be for the reason ${bad}, or
+ * is there another reason now?  tell() says the rest. */
+static bool
+other(const char *path, const char *bad)
+{
+    char why[TN_ERR_MAX];
+    struct keysrc_id id;
+    int fd;
+
+    if (bad[0] == '\0')
+        return false;
+    fd = keysrc_open(path, KEYSRC_NETMAP, &id, why); /* without a warning */
+    if (fd == -1)
+        return strcmp(why, bad) != 0;
+    close(fd);
+    return true;
+}
+
+/* The same of a private key, which is locked first. */
+static bool
+other_key(const char *path, const char *bad)
+{
+    char why[TN_ERR_MAX];
+
+    if (bad[0] != '\0' && keysrc_relock(path, why) == -1)
+        return strcmp(why, bad) != 0;
+    return other(path, bad);
+}
+
+/* Is it news with what a node has to wait for? */
 static bool
 key_came(const struct lease *n)
 {
-    static const struct keysrc_id none;
-    struct keysrc_id id;
-
-    if (tn_node_joins(&n->conf)) {
-        if (n->conf.control_ca[0] == '\0' || !keysrc_same(&n->ca, &none))
-            return false;
-        keysrc_id(n->conf.control_ca, &id);
-        return !keysrc_same(&id, &none);
-    }
-    if (keysrc_same(&n->key, &none)) {
-        keysrc_id(n->conf.private_key, &id);
-        if (!keysrc_same(&id, &none))
-            return true;
-    }
-    if (n->conf.preshared_keys[0] == '\0' || !keysrc_same(&n->psk, &none))
-        return false;
-    keysrc_id(n->conf.preshared_keys, &id);
-    return !keysrc_same(&id, &none);
+    if (tn_node_joins(&n->conf))
+        return other(n->conf.control_ca, n->ca_bad);
+    return other_key(n->conf.private_key, n->key_bad) ||
+           other(n->conf.preshared_keys, n->psk_bad);
 }
 
 void

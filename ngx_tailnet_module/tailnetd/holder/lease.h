@@ -33,8 +33,13 @@ struct lease {
     int64_t retire_at; /* ... or at this time; 0: to be set */
     struct tn_node conf;
     struct keysrc_id key, psk, netmap, ca;
-    char bad[TN_ERR_MAX]; /* why the netmap cannot be used; "": it can */
+    bool keyed; /* the engine has a private key, perhaps an older one */
+    /* Why each cannot be used, as the engine was told; "": it can. */
+    char bad[TN_ERR_MAX]; /* the netmap */
+    char key_bad[TN_ERR_MAX], psk_bad[TN_ERR_MAX], ca_bad[TN_ERR_MAX];
     int watch;
+    int secret; /* a memory file with the auth key that nginx's environment
+                   has; or -1 */
     int saved[IPC_SAVES]; /* of a joining node without a state directory; -1:
                              nothing */
     int snapshot;         /* the last one, or -1 */
@@ -73,9 +78,10 @@ bool lease_pending(void);
 void lease_drain(int64_t now);
 int64_t lease_drain_deadline(void);
 
-/* lease_rule(n, conf): ${conf} is what it has to be; the engine is told when
- * that or a file is new. */
-void lease_rule(struct lease *n, const struct tn_node *conf);
+/* lease_rule(n, conf, secret): ${conf} is what it has to be; the engine is told
+ * when that or a file is new.  ${secret} stays the caller's; -1: what was said
+ * before holds while it is for the same variable. */
+void lease_rule(struct lease *n, const struct tn_node *conf, int secret);
 
 /* lease_tell_all(again): to an engine: the nodes it does not have; ${again}:
  * it has none. */

@@ -16,8 +16,11 @@ sub holder ($self, $dir = $self->{dir}) {
             && Test::Tailnet::Process::title($_) =~ $title }
         Test::Tailnet::Process::all_pids();
 
-    # Its short-lived children have the same title.
-    my @top = grep { !$pid{Test::Tailnet::Process::parent($_)} } keys %pid;
+    # Its short-lived children have the same title, and what waits for a command
+    # of "auth_key exec:", which is nobody's child.
+    my @top = grep { !$pid{Test::Tailnet::Process::parent($_)}
+        && Test::Tailnet::Process::slurp("/proc/$_/comm") !~ /^auth_key exec:/
+    } keys %pid;
     return $top[0];
 }
 
