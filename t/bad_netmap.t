@@ -85,7 +85,7 @@ like($t->ctl('status')->{output}, qr/web\.json/, 'and in the status');
 
 my $mark = $t->log_mark;
 replace($good);
-ok($t->wait_for_log(qr/node "web": a netmap with/, 5, from => $mark),
+ok($t->wait_for_log(qr/node "web": netmap applied/, 5, from => $mark),
     'one without is in the log');
 $t->start_wgpeer($alice, peers => [$web]);
 is($t->http_get('alice', 'http://100.64.0.1/')->status, 200,

@@ -86,7 +86,7 @@ is($t->http_get('host', 'http://127.0.0.1:8080/')->status, 200,
 is(wait_state('running', 5), 'running', 'the node joins');
 ok($t->wait_for_log(qr/node "web": joined its tailnet at \Q$url\E/, 5),
     'the log says so');
-ok($t->wait_for_log(qr/node "web": a netmap with 0 peers rules/, 5),
+ok($t->wait_for_log(qr/node "web": netmap applied: 0 peers/, 5),
     'and what is there');
 
 my $known = $control->wait_node('webserver', 5);
@@ -179,7 +179,7 @@ is($t->http_get('alice', "http://$self/")->status, 200, 'over a reload');
 ok($t->kill_engine, 'the engine is killed');
 is($t->wait_http('alice', "http://$self/", 10)->status, 200,
     'the saved netmap brings her back');
-ok($t->wait_for_log(qr/netmap with 1 peer rules, saved earlier/, 5,
+ok($t->wait_for_log(qr/netmap applied: 1 peer \(saved earlier\)/, 5,
     from => $mark), 'the log says which');
 
 # ---- it comes back with another key and without memory ----

@@ -120,7 +120,7 @@ unharmed($loop, 'upgrade');
 
 my $mark = $t->log_mark;
 netmap($alice, $bob);
-ok($t->wait_for_log(qr/a netmap with 3 peers rules/, 5, from => $mark),
+ok($t->wait_for_log(qr/netmap applied: 3 peers/, 5, from => $mark),
     'carol has an endpoint in the netmap now');
 is(endpoint('alice'), $alice->{endpoints}[0],
     'alice was found again, twice, where she had been');
@@ -131,7 +131,7 @@ like($t->log_since($mark), qr/engine died 3 times within 60 s: its hot /,
     'the third death is one too many');
 like($t->log_since($mark), qr/the next engine starts in \d+ ms/,
     'the next start waits');
-ok($t->wait_for_log(qr/a netmap with 3 peers rules/, 5, from => $mark),
+ok($t->wait_for_log(qr/netmap applied: 3 peers/, 5, from => $mark),
     'the netmap is read again');
 ok($peer{carol}->wait_handshake($web, 10, $killed),
     'carol is found by her endpoint: there is data for her');

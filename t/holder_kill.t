@@ -106,7 +106,7 @@ is($t->http_get('bob', 'http://100.64.0.1/late')->status, 403,
     'bob lacks a tag');
 $mark = $t->log_mark;
 netmap({ %$bob, tags => ['tag:late'] });
-ok($t->wait_for_log(qr/a netmap with 2 peers rules/, 5, from => $mark),
+ok($t->wait_for_log(qr/netmap applied: 2 peers/, 5, from => $mark),
     'a new netmap is read, and the engine is heard');
 is(Test::Tailnet::Process::until_true(5, sub {
     $t->http_get('bob', 'http://100.64.0.1/late')->status == 200 }), 1,

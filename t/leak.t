@@ -115,7 +115,7 @@ compare($before, 'reloads');
 sub kills ($n) {
     my $done = grep {
         my $mark = $t->log_mark;
-        $t->kill_engine && $t->wait_for_log(qr/a netmap with 2 peers rules/, 5,
+        $t->kill_engine && $t->wait_for_log(qr/netmap applied: 2 peers/, 5,
             from => $mark)
     } 1 .. $n;
     is($done, $n, "$n deaths of the engine");

@@ -85,7 +85,7 @@ my $old = -s "$dir/error.log.1";
 # The log's name is looked at once a second.
 ok(Test::Tailnet::Process::until_true(5, sub {
     netmap();
-    return $t->wait_for_log(qr/tailnetd: .*a netmap with 1 peers? rules/, 0.3);
+    return $t->wait_for_log(qr/tailnetd: .*netmap applied: 1 peer/, 0.3);
 }), 'tailnetd follows');
 
 # ---- a second nginx ----

@@ -248,7 +248,7 @@ $mark = $t->log_mark;
 $t->netmap('web.json', self => $web, peers => [$router, @nodes[1 .. 4],
     { %{$nodes[0]}, key_expiry => sprintf '%04d-%02d-%02dT%02d:%02d:%02dZ',
         $at[5] + 1900, $at[4] + 1, @at[3, 2, 1, 0] }]);
-ok($t->wait_for_log(qr/a netmap with/, 3, from => $mark), 'a key is to expire');
+ok($t->wait_for_log(qr/netmap applied/, 3, from => $mark), 'a key is to expire');
 is(statuses('/expires/', 'laptop'), '200', 'but has not yet');
 my $late = $t->fetch('laptop', "$mesh/expires/", timeout => 30);
 ok($t->wait_for_log(qr/delaying request of "alice/, 5, from => $mark),

@@ -209,7 +209,7 @@ subtest 'many peers' => sub {
     my $path = rule(peers => [$alice, @many, $bob]);
     my $start = time;
     ok(Test::Tailnet::Process::until_true(20, sub {
-        $t->read_log =~ /netmap with @{[MANY + 2]} peers rules/;
+        $t->read_log =~ /netmap applied: @{[MANY + 2]} peers/;
     }), MANY . ' of them');
     cmp_ok(time - $start, '<', 5, 'soon');
     note(sprintf '%.2f s', time - $start);

@@ -187,6 +187,10 @@ subtest 'key expiry' => sub {
         3);
     is(asks($_, timeout => 1)->exit, 28, "$_ gets nothing")
         for qw(alice bob);
+    like(node()->{error}, qr/^its own key has expired: nothing is forwarded/,
+        'which the status says');
+    is(() = $t->read_log =~ /node "web": its own key has expired/g, 1,
+        'and the error log, once');
     rule();
     soon(sub { node()->{state} eq 'running' }, 'until it is renewed');
     ok($t->wait_http('alice', 'http://100.64.0.1/hello', 10)->ok,

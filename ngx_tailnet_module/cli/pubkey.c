@@ -10,8 +10,8 @@ int
 pubkey_main(int argc, char **argv)
 {
     uint8_t key[NOISE_KEY_LEN], pub[NOISE_KEY_LEN];
-    char text[256];
-    size_t n, i;
+    char text[256], node[KEYTEXT_NODE_LEN + 1];
+    size_t n;
 
     (void)argv;
     if (argc != 1) {
@@ -31,9 +31,7 @@ pubkey_main(int argc, char **argv)
     noise_public_key(pub, key);
     noise_wipe(key, sizeof(key));
     noise_wipe(text, sizeof(text));
-    fputs("nodekey:", stdout);
-    for (i = 0; i < sizeof(pub); i++)
-        printf("%02x", pub[i]);
-    putchar('\n');
+    keytext_node(node, pub);
+    puts(node);
     return 0;
 }

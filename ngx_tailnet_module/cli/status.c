@@ -49,21 +49,39 @@ bytes_of(const json_t *peer, const char *key, char buf[16])
     snprintf(buf, 16, u == 0 ? "%.0f%c" : "%.1f%c", n, units[u]);
 }
 
+/* The last handshake, and what the next one waits for. */
+static void
+handshake_of(const json_t *peer, char *buf, size_t size)
+{
+    const json_t *ago = json_object_get(peer, "handshake_ms_ago");
+    json_int_t tries = json_integer_value(
+        json_object_get(peer, "handshake_tries"));
+    int n;
+
+    if (json_is_true(json_object_get(peer, "key_expired"))) {
+        snprintf(buf, size, "its key has expired");
+        return;
+    }
+    if (json_is_integer(ago))
+        n = snprintf(
+            buf, size, "%.0f s ago", (double)json_integer_value(ago) / 1000);
+    else
+        n = snprintf(buf, size, "never");
+    if (tries > 1) /* the first one may still be answered */
+        snprintf(buf + n, size - (size_t)n,
+            ", %" JSON_INTEGER_FORMAT " tries without an answer", tries);
+}
+
 static void
 print_peer(const json_t *peer)
 {
-    const json_t *ago = json_object_get(peer, "handshake_ms_ago");
-    char who[256], rx[16], tx[16], seen[32];
+    char who[256], rx[16], tx[16], seen[80];
     const char *endpoint = text_of(peer, "endpoint");
 
     identity_of(peer, who, sizeof(who));
     bytes_of(peer, "rx_bytes", rx);
     bytes_of(peer, "tx_bytes", tx);
-    if (json_is_integer(ago))
-        snprintf(seen, sizeof(seen), "%.0f s ago",
-            (double)json_integer_value(ago) / 1000);
-    else
-        snprintf(seen, sizeof(seen), "never");
+    handshake_of(peer, seen, sizeof(seen));
     printf("  %-16s %-28s %-26s %-22s %8s %8s  %s\n", first_address(peer),
         text_of(peer, "name"), who, endpoint[0] == '\0' ? "-" : endpoint, rx,
         tx, seen);

@@ -12,6 +12,8 @@
  */
 #include "wg_net.h"
 
+#include <stdio.h>
+
 #include "../../ngx_tailnet_module/tailnetd/crypto/noise.h"
 #include "../../ngx_tailnet_module/tailnetd/wg/peer.h"
 #include "../../ngx_tailnet_module/tailnetd/wg/state.h"
@@ -312,6 +314,7 @@ test_initiation_drops(void **state)
     m[130] ^= 1; /* mac1 */
     inject_last(net, MSG_INITIATION);
     assert_int_equal(b->drop_mac1, 1);
+    assert_int_equal(net->node[1].failures[WG_FAILURE_MAC1], 1);
     m[130] ^= 1;
     m[50] ^= 1; /* static */
     sign(net, m, 148);
@@ -333,6 +336,10 @@ test_initiation_drops(void **state)
     sign(net, m, 148);
     inject_last(net, MSG_INITIATION);
     assert_int_equal(b->drop_unknown_peer, 1);
+    assert_int_equal(net->node[1].failures[WG_FAILURE_UNKNOWN], 1);
+    assert_memory_equal(net->node[1].failed_key, stranger.public_key, 32);
+    assert_true(
+        tn_addr_equal(&net->node[1].failed_at.addr, &net->node[0].self.addr));
     assert_int_equal(b->handshakes_received, 1);
     assert_int_equal(b->handshakes_sent, 1);
     net_free(net);
@@ -354,6 +361,7 @@ test_response_drops(void **state)
     m[70] ^= 1;
     net_inject(net, 1, &net->node[0].self, m, sizeof(m));
     assert_int_equal(b->drop_mac1, 1);
+    assert_int_equal(net->node[1].failures[WG_FAILURE_MAC1], 0);
 
     net_send(net, 1, 100, 1);
     msg_put32(m + 8, net->node[1].peer->session->local.index);
@@ -542,6 +550,64 @@ test_psk(void **state)
 }
 
 /* The change of a key while a packet waits: the retry carries it over. */
+/* ${n}'s failures, in the order of enum wg_failure. */
+static void
+expect_failures(const struct net_node *n, const char *want)
+{
+    char got[64] = "";
+    size_t at = 0;
+
+    for (int i = 0; i <= WG_FAILURE_SILENCE; i++)
+        at += (size_t)sprintf(
+            got + at, "%s%u", i == 0 ? "" : " ", n->failures[i]);
+    assert_string_equal(got, want);
+}
+
+/* What a device finds out about why no session comes about. */
+static void
+test_failures(void **state)
+{
+    struct net *net = net_new(NULL);
+    struct net_node *a = &net->node[0], *b = &net->node[1];
+    uint8_t psk[32] = {1, 2, 3};
+
+    (void)state;
+    /* Two preshared keys: who begins cannot open the answers, who answers sees
+     * that they are of no use. */
+    wg_peer_set_psk(a->peer, psk);
+    net_send(net, 0, 100, 1);
+    net_pass(net, 10);
+    expect_failures(a, "0 0 1 0 0");
+    assert_memory_equal(a->failed_key, b->key, 32);
+    net_pass(net, 11000);
+    expect_failures(b, "0 0 0 0 0"); /* three answers */
+    net_pass(net, 5000);
+    expect_failures(b, "0 0 0 1 0");
+    assert_memory_equal(b->failed_key, a->key, 32);
+    expect_failures(a, "0 0 4 0 0"); /* that is no silence */
+
+    /* With one, all is well, and the count begins anew. */
+    wg_peer_set_psk(b->peer, psk);
+    net_pass(net, 11000);
+    assert_int_equal(net_counters(net, 0)->handshakes_completed, 1);
+    assert_int_equal(b->peer->unused_responses, 0);
+    assert_int_equal(b->failures[WG_FAILURE_UNUSED], 1);
+
+    /* Nobody there: said from the third initiation on. */
+    memset(a->failures, 0, sizeof(a->failures));
+    net->deaf[1] = true;
+    wg_peer_set_psk(a->peer, NULL); /* ends the session */
+    net_send(net, 0, 100, 2);
+    net_pass(net, 14900);
+    expect_failures(a, "0 0 0 0 0");
+    net_pass(net, 1200);
+    expect_failures(a, "0 0 0 0 1");
+    assert_int_equal(a->failed_at.port, b->self.port);
+    net_pass(net, 6000);
+    expect_failures(a, "0 0 0 0 2");
+    net_free(net);
+}
+
 static void
 test_psk_while_staged(void **state)
 {
@@ -788,6 +854,7 @@ main(void)
         cmocka_unit_test(test_tai64n_carry),
         cmocka_unit_test(test_tai64n_peer_returns),
         cmocka_unit_test(test_psk),
+        cmocka_unit_test(test_failures),
         cmocka_unit_test(test_psk_while_staged),
         cmocka_unit_test(test_deferred),
         cmocka_unit_test(test_peer_table),

@@ -67,6 +67,9 @@ struct net_node {
     uint8_t last[NET_DATAGRAM]; /* last packet delivered */
     size_t last_len;
     bool refuse_roaming;
+    unsigned failures[WG_FAILURE_SILENCE + 1];
+    uint8_t failed_key[32]; /* of the last one, zero: none was told */
+    struct tn_endpoint failed_at;
     unsigned roam_calls;
     void (*on_deliver)(struct net_node *n, uint8_t *packet, size_t len);
     void (*on_output)(struct net_node *n, struct wg_peer *p,
@@ -129,6 +132,21 @@ net_op_roam(void *ctx, struct wg_peer *p, const struct tn_endpoint *src)
     (void)src;
     n->roam_calls++;
     return !n->refuse_roaming;
+}
+
+static inline void
+net_op_failed(void *ctx, enum wg_failure why, const uint8_t *key,
+    const struct tn_endpoint *at, uint64_t now)
+{
+    struct net_node *n = ctx;
+
+    assert_int_equal(now, n->net->now);
+    assert_int_equal(key == NULL, why == WG_FAILURE_MAC1);
+    n->failures[why]++;
+    memset(n->failed_key, 0, 32);
+    if (key != NULL)
+        memcpy(n->failed_key, key, 32);
+    n->failed_at = *at;
 }
 
 static inline void
@@ -210,6 +228,7 @@ net_config(struct net_node *n, uint8_t seed)
     c.ops.output = net_op_output;
     c.ops.deliver = net_op_deliver;
     c.ops.roam = net_op_roam;
+    c.ops.failed = net_op_failed;
     c.ops.random = net_op_random;
     c.ops.realtime = net_op_realtime;
     c.ctx = n;

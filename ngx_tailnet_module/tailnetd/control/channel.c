@@ -425,7 +425,10 @@ fetched(void *arg, const struct http1 *a, const char *why)
     if (a == NULL)
         fail(c, "its key cannot be fetched: %s", why);
     else if (a->status != 200)
-        fail(c, "its key cannot be fetched: HTTP status %u", a->status);
+        fail(c, "its key cannot be fetched: HTTP status %u%s", a->status,
+            a->status >= 400 && a->status < 500
+                ? " (is \"control_url\" that of a control server?)"
+                : "");
     else if (message_server_key(
                  (const char *)a->body, a->bodylen, c->server, err) != 0)
         fail(c, "its key cannot be fetched: %s", err);

@@ -151,10 +151,12 @@ static void
 channel_down(void *arg, const char *why, bool dialling)
 {
     struct control *c = arg;
+    char at[URL_AUTHORITY_MAX];
 
     if (dialling)
         c->has_server = false; /* it may have a new key */
-    session_failed(c, 0, "control server %s: %s", c->url.host, why);
+    url_authority(&c->url, at);
+    session_failed(c, 0, "control server %s: %s", at, why);
 }
 
 static const struct channel_ops channel_ops = {

@@ -179,14 +179,18 @@ send_packet(struct node *n, const struct ping *p)
 const char *
 echo_begin(struct node *n, struct ping *p)
 {
+    const struct node_peer *np = owner(n, &p->to);
     const char *why;
 
     if (n->filter == NULL)
-        return "no netmap rules yet";
+        return "this node has no netmap yet";
     if (node_expired(n))
         return "the key of this node has expired";
-    if (owner(n, &p->to) == NULL)
+    if (np == NULL)
         return "no peer has this address";
+    if (np->self->naddresses == 0) /* peers.c: nobody's */
+        return is_own(n, &p->to) ? "the address is this node's own"
+                                 : "the peer's key has expired";
     p->sent = nanoseconds();
     why = p->kind == PING_DISCO ? send_disco(n, p) : send_packet(n, p);
     node_flush(n);

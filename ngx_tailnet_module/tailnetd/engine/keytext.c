@@ -5,6 +5,7 @@
  * character is in the range, else 0): no table, so no address depends on a
  * secret.  A bad character is remembered and refused at the end.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "keytext.h"
@@ -98,4 +99,14 @@ keytext_prefixed(uint8_t key[static KEYTEXT_BYTES], const char *prefix,
         return finish(key, 1);
     }
     return keytext_hex(key, s + n, len - n);
+}
+
+void
+keytext_node(char out[static KEYTEXT_NODE_LEN + 1],
+    const uint8_t key[static KEYTEXT_BYTES])
+{
+    size_t n = (size_t)sprintf(out, "nodekey:"), i;
+
+    for (i = 0; i < KEYTEXT_BYTES; i++)
+        n += (size_t)sprintf(out + n, "%02x", key[i]);
 }

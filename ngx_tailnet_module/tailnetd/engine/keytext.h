@@ -15,6 +15,7 @@
 #define KEYTEXT_BYTES      32
 #define KEYTEXT_HEX_LEN    64
 #define KEYTEXT_BASE64_LEN 44
+#define KEYTEXT_NODE_LEN   (8 + KEYTEXT_HEX_LEN)
 
 /*
  * keytext_hex(key, s, len): ${key} from exactly 64 hexadecimal digits of either
@@ -27,5 +28,9 @@ int keytext_base64(
     uint8_t key[static KEYTEXT_BYTES], const char *s, size_t len);
 int keytext_prefixed(uint8_t key[static KEYTEXT_BYTES], const char *prefix,
     const char *s, size_t len);
+
+/* keytext_node(out, key): "nodekey:..." of the public ${key}, for people. */
+void keytext_node(char out[static KEYTEXT_NODE_LEN + 1],
+    const uint8_t key[static KEYTEXT_BYTES]);
 
 #endif

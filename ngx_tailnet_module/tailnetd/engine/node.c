@@ -379,7 +379,8 @@ apply(struct node *n, struct netmap *nm)
         /* Keys alone change nothing that the workers know. */
         snapshot_publish_soon(n);
     }
-    set_expiry_timer(n, next_expiry(nm, wall()), wall());
+    set_expiry_timer(n, next_expiry(nm, now));
+    failure_self(n);
     node_flush(n); /* handshakes of peers that are waited for */
 }
 
@@ -611,6 +612,7 @@ set_key(struct node *n, const uint8_t key[32])
             .deliver = deliver,
             .roam = roam,
             .stranger = stranger,
+            .failed = failure_handshake,
             .random = unpredictable,
             .realtime = realtime},
         .ctx = n,
@@ -681,30 +683,52 @@ node_take_netmap(struct node *n, struct netmap *nm, bool cached)
     }
     apply(n, nm);
     if (n->netmap == nm && first)
-        say_notice("node \"%s\": a netmap with %u peer%s rules%s", n->name,
+        say_notice("node \"%s\": netmap applied: %u peer%s%s", n->name,
             nm->npeers, nm->npeers == 1 ? "" : "s",
-            cached ? ", saved earlier" : "");
+            cached ? " (saved earlier)" : "");
+}
+
+/* What n->expires is of may be gone: then the timer comes in vain, once. */
+static void
+advance_expiry(struct node *n, const struct netmap_changes *c, int64_t now)
+{
+    const struct netmap_node *peers = n->netmap->peers;
+    size_t i, count = n->netmap->npeers;
+    int64_t next = n->expires;
+
+    for (i = 0; i < c->nrows; i++)
+        next = sooner(next, peers[c->rows[i]].key_expiry, now);
+    for (i = count - c->nadded; i < count; i++)
+        next = sooner(next, peers[i].key_expiry, now);
+    if (next != n->expires)
+        set_expiry_timer(n, next);
+}
+
+/* A filter that knows peers is to know others; -1: no memory. */
+static int
+renew_filter(struct node *n)
+{
+    struct filter *f = filter_new(n->netmap, &filter_local);
+
+    if (f == NULL)
+        return -1;
+    take_filter(n, f);
+    return 0;
 }
 
 void
-node_take_changes(struct node *n, const uint32_t *rows, size_t count)
+node_take_changes(struct node *n, const struct netmap_changes *c)
 {
-    struct netmap *nm = n->netmap;
-    int64_t now = wall(), next = n->expires, at;
-    size_t i;
+    bool who = c->ngone + c->nadded > 0;
+    int64_t now = wall();
 
-    if (peers_update(n, rows, count) != 0) {
-        expire(n); /* or the other way round: a peer is to come back */
+    if ((who && filter_by_peer(n->filter) && renew_filter(n) != 0) ||
+        peers_update(n, c) != 0) {
+        expire(n); /* all of it anew */
         return;
     }
-    for (i = 0; i < count; i++) {
-        at = nm->peers[rows[i]].key_expiry;
-        if (at > now && at < next)
-            next = at;
-    }
-    if (next != n->expires)
-        set_expiry_timer(n, next, now);
-    snapshot_publish_rows(n, rows, count);
+    advance_expiry(n, c, now);
+    snapshot_publish_changes(n, c);
     node_flush(n);
 }
 
@@ -784,7 +808,7 @@ node_set_netmap(struct node *n, int fd)
     }
     apply(n, nm);
     if (n->netmap == nm)
-        say_notice("node \"%s\": a netmap with %u peer%s rules", n->name,
+        say_notice("node \"%s\": netmap applied: %u peer%s", n->name,
             nm->npeers, nm->npeers == 1 ? "" : "s");
 }
 

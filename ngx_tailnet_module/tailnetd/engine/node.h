@@ -17,6 +17,7 @@
 #include "../ipc.h"
 #include "../magic/magic.h"
 #include "../wg/device.h"
+#include "failure.h"
 #include "filter.h"
 #include "hot.h"
 #include "join.h"
@@ -89,6 +90,7 @@ struct node {
     struct ipc_listener listeners[IPC_LISTENERS_MAX];
     uint32_t nlisteners;
     struct ping_list pings;
+    struct failure failure;
 };
 
 /*

@@ -9,10 +9,9 @@
 #include "../magic/masq.h"
 #include "../magic/tsmp.h"
 #include "echo.h"
+#include "failure.h"
 #include "node.h"
-#include "say.h"
 
-#define REJECTS_S    5 /* logged a second */
 #define RETRY_MIN_MS 250
 #define RETRY_MAX_MS 1000 /* twice the delay before, up to this */
 
@@ -272,7 +271,7 @@ reach_message(
         echo_tsmp(n, &t);
         break;
     case TSMP_REJECT:
-        tell_reject(n, np, &t);
+        failure_refusal(n, np, &t, loop_now());
         break;
     case TSMP_DISCO:
         if (is_address_of(np->self, &t.src))

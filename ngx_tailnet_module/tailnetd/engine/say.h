@@ -1,8 +1,8 @@
 /*
  * say.h: the engine's log lines.  One line a call, at most SAY_MAX bytes, to
  * standard error, from where the holder takes them to the log; "<N>" in front
- * is the syslog level.  Control characters become "?".  Never a key, never a
- * packet.
+ * is the syslog level.  Control characters become "?".  Never a secret key,
+ * never a packet.
  */
 #ifndef SAY_H
 #define SAY_H

@@ -94,36 +94,33 @@ relays_of(const struct magic *m)
     return out;
 }
 
-#define COUNT(o, c, field) \
-    json_object_set_new(o, #field, json_integer((json_int_t)(c)->field))
-
 static json_t *
 counters_of(const struct magic *m)
 {
     const struct magic_counters *c = magic_counters(m);
     json_t *o = json_object();
 
-    COUNT(o, c, stun);
-    COUNT(o, c, disco_pings);
-    COUNT(o, c, disco_pongs);
-    COUNT(o, c, disco_calls);
-    COUNT(o, c, pings_sent);
-    COUNT(o, c, calls_sent);
-    COUNT(o, c, sent_direct);
-    COUNT(o, c, sent_relay);
-    COUNT(o, c, drop_stun);
-    COUNT(o, c, drop_geneve);
-    COUNT(o, c, drop_disco_unknown);
-    COUNT(o, c, drop_disco_flood);
-    COUNT(o, c, drop_disco_auth);
-    COUNT(o, c, drop_disco_malformed);
-    COUNT(o, c, drop_disco_node);
-    COUNT(o, c, drop_disco_flow);
-    COUNT(o, c, drop_pong_late);
-    COUNT(o, c, drop_pong_flood);
-    COUNT(o, c, drop_spoofed);
-    COUNT(o, c, drop_no_path);
-    COUNT(o, c, drop_memory);
+    STATUS_COUNT(o, c, stun);
+    STATUS_COUNT(o, c, disco_pings);
+    STATUS_COUNT(o, c, disco_pongs);
+    STATUS_COUNT(o, c, disco_calls);
+    STATUS_COUNT(o, c, pings_sent);
+    STATUS_COUNT(o, c, calls_sent);
+    STATUS_COUNT(o, c, sent_direct);
+    STATUS_COUNT(o, c, sent_relay);
+    STATUS_COUNT(o, c, drop_stun);
+    STATUS_COUNT(o, c, drop_geneve);
+    STATUS_COUNT(o, c, drop_disco_unknown);
+    STATUS_COUNT(o, c, drop_disco_flood);
+    STATUS_COUNT(o, c, drop_disco_auth);
+    STATUS_COUNT(o, c, drop_disco_malformed);
+    STATUS_COUNT(o, c, drop_disco_node);
+    STATUS_COUNT(o, c, drop_disco_flow);
+    STATUS_COUNT(o, c, drop_pong_late);
+    STATUS_COUNT(o, c, drop_pong_flood);
+    STATUS_COUNT(o, c, drop_spoofed);
+    STATUS_COUNT(o, c, drop_no_path);
+    STATUS_COUNT(o, c, drop_memory);
     return o;
 }
 
@@ -133,16 +130,16 @@ relay_counters_of(const struct magic *m)
     const struct derp_counters *c = derp_counters(magic_derp(m));
     json_t *o = json_object();
 
-    COUNT(o, c, sent);
-    COUNT(o, c, received);
-    COUNT(o, c, connects);
-    COUNT(o, c, failures);
-    COUNT(o, c, drop_queue);
-    COUNT(o, c, drop_region);
-    COUNT(o, c, drop_size);
-    COUNT(o, c, drop_memory);
-    COUNT(o, c, gone);
-    COUNT(o, c, skipped);
+    STATUS_COUNT(o, c, sent);
+    STATUS_COUNT(o, c, received);
+    STATUS_COUNT(o, c, connects);
+    STATUS_COUNT(o, c, failures);
+    STATUS_COUNT(o, c, drop_queue);
+    STATUS_COUNT(o, c, drop_region);
+    STATUS_COUNT(o, c, drop_size);
+    STATUS_COUNT(o, c, drop_memory);
+    STATUS_COUNT(o, c, gone);
+    STATUS_COUNT(o, c, skipped);
     return o;
 }
 

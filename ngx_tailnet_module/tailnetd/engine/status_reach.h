@@ -8,6 +8,10 @@
 
 #include "node.h"
 
+/* Puts counter ${field} of ${c} into ${o}, under its own name. */
+#define STATUS_COUNT(o, c, field) \
+    json_object_set_new(o, #field, json_integer((json_int_t)(c)->field))
+
 /* "1.2.3.4:5", "derp:REGION", or "". */
 json_t *status_endpoint(const struct tn_endpoint *e);
 

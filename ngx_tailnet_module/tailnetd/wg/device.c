@@ -124,11 +124,14 @@ wg_next_deadline(const struct wg_device *d)
 static void
 retransmit(struct wg_device *d, struct wg_peer *p, uint64_t now)
 {
+    if (p->stats.handshake_attempts >= WG_SILENT_INITIATIONS && !p->bad_answer)
+        state_failed(d, WG_FAILURE_SILENCE, p->key, &p->endpoint, now);
     if (now - p->attempt_since < d->timing.rekey_attempt) {
         send_initiation(d, p, now);
         return;
     }
     p->stats.handshake_attempts = 0;
+    p->bad_answer = false;
     timers_handshake_failed(&p->timers);
     peer_forget_handshake(p);
     peer_drop_staged(p);

@@ -36,6 +36,19 @@ struct wg_timing {
 };
 extern const struct wg_timing wg_timing_default;
 
+/* Why no session comes about, where somebody may have set something up wrong.
+ */
+enum wg_failure {
+    WG_FAILURE_MAC1,    /* an initiation made for another public key */
+    WG_FAILURE_UNKNOWN, /* one under a public key that no peer has */
+    WG_FAILURE_ANSWER,  /* a response that does not open: preshared keys */
+    WG_FAILURE_UNUSED,  /* WG_UNUSED_RESPONSES of ours came to nothing */
+    WG_FAILURE_SILENCE, /* WG_SILENT_INITIATIONS of ours, or more, went so far
+                         * without an answer */
+};
+#define WG_UNUSED_RESPONSES   3 /* in a row */
+#define WG_SILENT_INITIATIONS 3
+
 struct wg_ops {
     /* A datagram for ${peer} (NULL: a cookie reply) to ${dst}; ${dst} port 0:
      * the peer has no known endpoint.  ${msg} is valid during the call. */
@@ -52,6 +65,14 @@ struct wg_ops {
     /* A packet of a session nobody knows came from ${src}: whoever is there
      * may have one with this device's predecessor.  NULL: nobody cares. */
     void (*stranger)(void *ctx, const struct tn_endpoint *src, uint64_t now);
+    /*
+     * A handshake fails.  ${key}: of the peer, known or not, as it says itself;
+     * NULL with WG_FAILURE_MAC1.  ${at}: where its message came from or, with
+     * WG_FAILURE_SILENCE, ours went to.  Whoever knows the device's public key
+     * can have the first two called, as often as admitted.  NULL: nobody cares.
+     */
+    void (*failed)(void *ctx, enum wg_failure why, const uint8_t *key,
+        const struct tn_endpoint *at, uint64_t now);
     /* ${len} unpredictable bytes. */
     void (*random)(void *ctx, uint8_t *buf, size_t len);
     /* Wall clock for TAI64N. */
@@ -116,6 +137,13 @@ void wg_peer_stats(const struct wg_peer *p, struct wg_peer_stats *s);
 /* Replaces the peer's allowed IPs; a prefix of another peer moves to this one.
  * Returns 0, or -1: no memory, nothing changed. */
 int wg_peer_set_allowed_ips(struct wg_device *d, struct wg_peer *p,
+    const struct tn_prefix *prefixes, size_t n);
+
+/* The peer gets, or loses, these besides those it has; one that is another
+ * peer's moves, or stays there. */
+int wg_peer_add_allowed_ips(struct wg_device *d, struct wg_peer *p,
+    const struct tn_prefix *prefixes, size_t n);
+void wg_peer_drop_allowed_ips(struct wg_device *d, struct wg_peer *p,
     const struct tn_prefix *prefixes, size_t n);
 
 /* The peer that ${a} is routed to, or NULL. */

@@ -43,6 +43,8 @@ admit(struct wg_device *d, const uint8_t *msg, size_t len,
 {
     if (!cookie_check_mac1(&d->checker, msg, len)) {
         d->counters.drop_mac1++;
+        if (msg_get32(msg) == MSG_INITIATION)
+            state_failed(d, WG_FAILURE_MAC1, NULL, src, now);
         return false;
     }
     if (!under_load(d, now))
@@ -78,6 +80,8 @@ complete(struct wg_device *d, struct wg_peer *p, uint64_t now)
     p->stats.last_handshake = now;
     p->stats.handshake_attempts = 0;
     p->rekeyed_on_receive = false;
+    p->bad_answer = false;
+    p->unused_responses = 0;
     peer_forget_handshake(p);
     timers_handshake_complete(&p->timers);
 }
@@ -85,7 +89,7 @@ complete(struct wg_device *d, struct wg_peer *p, uint64_t now)
 /* Who sent the initiation ${m} and that it is a new one; counts the drop. */
 static struct wg_peer *
 read_initiation(struct wg_device *d, struct handshake *hs,
-    const struct msg_initiation *m, uint64_t now)
+    const struct msg_initiation *m, const struct tn_endpoint *src, uint64_t now)
 {
     uint8_t tai64n[MSG_TAI64N_LEN];
     struct wg_peer *p;
@@ -97,6 +101,7 @@ read_initiation(struct wg_device *d, struct handshake *hs,
     p = peer_table_find(&d->peers, hs->remote_static);
     if (p == NULL) {
         d->counters.drop_unknown_peer++;
+        state_failed(d, WG_FAILURE_UNKNOWN, hs->remote_static, src, now);
         return NULL;
     }
     if (handshake_read_timestamp(hs, &d->identity, m, tai64n) == -1) {
@@ -118,6 +123,18 @@ read_initiation(struct wg_device *d, struct handshake *hs,
     return p;
 }
 
+/* ${p} was sent a response.  It begins anew as long as it cannot use one. */
+static void
+responded(struct wg_device *d, struct wg_peer *p, const struct tn_endpoint *src,
+    uint64_t now)
+{
+    d->counters.handshakes_received++;
+    if (++p->unused_responses <= WG_UNUSED_RESPONSES)
+        return;
+    p->unused_responses = 1;
+    state_failed(d, WG_FAILURE_UNUSED, p->key, src, now);
+}
+
 static void
 receive_initiation(struct wg_device *d, const struct msg_initiation *m,
     const struct tn_endpoint *src, uint64_t now)
@@ -127,11 +144,11 @@ receive_initiation(struct wg_device *d, const struct msg_initiation *m,
 
     if (!admit(d, (const uint8_t *)m, sizeof(*m), src, now))
         return;
-    p = read_initiation(d, &hs, m, now);
+    p = read_initiation(d, &hs, m, src, now);
     if (p != NULL) {
         heard(d, p, src, now);
         if (send_response(d, p, &hs, msg_get32(m->sender), now) == 0)
-            d->counters.handshakes_received++;
+            responded(d, p, src, now);
         else
             d->counters.drop_handshake++;
     }
@@ -162,6 +179,8 @@ receive_response(struct wg_device *d, const struct msg_response *m,
     noise_wipe(&keys, sizeof(keys));
     if (k == NULL) {
         d->counters.drop_handshake++;
+        p->bad_answer = true;
+        state_failed(d, WG_FAILURE_ANSWER, p->key, src, now);
         return;
     }
 

@@ -56,4 +56,13 @@ state_now(struct wg_device *d, uint64_t now)
     return d->now;
 }
 
+/* state_failed(d, why, key, at, now): tells the device's owner. */
+static inline void
+state_failed(const struct wg_device *d, enum wg_failure why, const uint8_t *key,
+    const struct tn_endpoint *at, uint64_t now)
+{
+    if (d->ops.failed != NULL)
+        d->ops.failed(d->ctx, why, key, at, now);
+}
+
 #endif
