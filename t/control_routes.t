@@ -1,5 +1,7 @@
 # Beyond the mesh: a subnet behind another node ("accept_routes"), everything
-# by an exit node ("exit_node"), announced prefixes ("advertise_routes").
+# by an exit node ("exit_node"), announced prefixes ("advertise_routes"), one of
+# many subnets with the same addresses (4via6).
+# control_routes_headscale.t runs it, too.
 
 use v5.36;
 
@@ -11,10 +13,13 @@ use Test::Tailnet;
 
 use constant SUBNET => '192.168.77.9';
 use constant OUTSIDE => '203.0.113.9';
+use constant VIA => '192-168-77-9-via-7';
+use constant VIA_ROUTE => 'fd7a:115c:a1e0:b1a:0:7:c0a8:4d00/120';
 
+our $headscale;
 my $t = Test::Tailnet->new(also => [qw(control tailscaled tailscale)]);
 
-my $control = $t->start_control(keys => [
+my $control = $t->start_control(headscale => $headscale, keys => [
     { Key => 'key-web', User => 'ops@example.com', Reusable => \1 },
     { Key => 'key-alice', User => 'alice@example.com', Reusable => \1 }]);
 
@@ -22,7 +27,7 @@ my $control = $t->start_control(keys => [
 
 my $lan = $t->underlay('lan');
 my $box = $t->start_tailscaled('box', control => $control, key => 'key-alice',
-    up => ['--advertise-routes=192.168.77.0/24', '--advertise-exit-node']);
+    up => ['--advertise-routes=192.168.77.0/24,' . VIA_ROUTE, '--advertise-exit-node']);
 for ([lan => 'ip', 'address', 'add', SUBNET . '/32', 'dev', 'lo'],
     [lan => 'ip', 'address', 'add', OUTSIDE . '/32', 'dev', 'lo'],
     [box => 'ip', 'route', 'add', SUBNET . '/32', 'via', $lan],
@@ -47,6 +52,8 @@ my %node = (
     exitaddr => 'exit_node ' . $box->ip,
 );
 my %to = (subnet => SUBNET, outside => OUTSIDE);
+my %via = (via => VIA, suffix => VIA . '.tailnet.test',
+    other => VIA . '.else.test', number => '[fd7a:115c:a1e0:b1a:0:7:c0a8:4d09]');
 my ($nodes, $upstreams) = ('', '');
 my $port = 41641;
 for my $name (sort keys %node) {
@@ -59,15 +66,20 @@ tailnet_node $name {
     $node{$name};
 }
 EOC
-    $upstreams .= "    upstream ${name}_$_ { tailnet_server $name/$to{$_}:8000; }\n"
-        for sort keys %to;
+    # Named in another order than they are defined in.
+    $upstreams = "    upstream ${name}_$_ { tailnet_server $name/$to{$_}:8000; }\n"
+        . $upstreams for sort keys %to;
 }
+$upstreams .= "    upstream $_ { tailnet_server routes/$via{$_}:8000; }\n"
+    for sort keys %via;
 $t->write_config(<<"EOC");
 tailnet_engine binary=%%TAILNETD%%;
 $nodes
 events { }
 http {
 $upstreams
+    upstream exit_via { tailnet_server exitname/@{[VIA]}:8000; }
+    upstream name_via { tailnet_server routes/\$arg_name:8000; }
     upstream gone { tailnet_server routes/100.64.99.9:8000; }
     server {
         listen 127.0.0.1:8080;
@@ -103,7 +115,7 @@ is_deeply([sort $control->node('plain')->{Node}{Hostinfo}{RoutableIPs}->@*],
 isnt(asks("${_}_subnet")->status, 200, "$_: not before it is approved")
     for qw(routes exitname);
 $control->command('POST', '/nodes/box/routes',
-    ['192.168.77.0/24', '0.0.0.0/0', '::/0']);
+    ['192.168.77.0/24', VIA_ROUTE, '0.0.0.0/0', '::/0']);
 
 reaches('routes_subnet', 'a subnet, by "accept_routes"');
 reaches('exitname_outside', 'outside, by the name of an exit node');
@@ -113,6 +125,20 @@ is(asks("plain_$_")->status, 502, "$_, without either") for sort keys %to;
 like($t->read_log, qr/"203\.0\.113\.9" is the address of no node in the netmap/,
     'which is said');
 is(asks('gone')->status, 502, 'an address of the mesh is not beyond it');
+
+# ---- 4via6 ----
+
+reaches('via', 'a subnet of one site, by its name');
+reaches('suffix', 'with the suffix of the tailnet');
+reaches('number', 'and by its address');
+is(asks('other')->status, 502, 'with another suffix it is none');
+is(asks('exit_via')->status, 502, 'nor without "accept_routes"');
+like($t->read_log, qr/"192-168-77-9-via-7" is behind a subnet router and needs "accept_routes"/,
+    'which is said');
+is(asks('name_via?name=' . VIA)->status, 502, 'nor where a client says it');
+
+# ---- for others than nginx ----
+
 my $r = $t->ctl('exec', 'exitname', '--', 'curl', '-sS', '--max-time', 5,
     'http://' . OUTSIDE . ':8000/index.html');
 is($r->{stdout}, "hello\n", 'tailnetctl exec goes there, too')

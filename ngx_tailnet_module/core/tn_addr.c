@@ -210,6 +210,82 @@ tn_endpoint_parse(struct tn_endpoint *e, const char *s, size_t len)
     return 0;
 }
 
+/* fd7a:115c:a1e0:b1a::/64; then the site, 32 bits, and its IPv4 address */
+static const uint8_t via[8] = {0xfd, 0x7a, 0x11, 0x5c, 0xa1, 0xe0, 0x0b, 0x1a};
+
+bool
+tn_addr_is_via(const struct tn_addr *a)
+{
+    return memcmp(a->b, via, sizeof via) == 0;
+}
+
+/* All of ${s}, decimal or 0x and hexadecimal. */
+static int
+site(uint32_t *v, const char *s, size_t len)
+{
+    unsigned base = 10, digit;
+    uint64_t sum = 0;
+
+    if (len > 2 && s[0] == '0' && (s[1] | 0x20) == 'x') {
+        base = 16;
+        s += 2;
+        len -= 2;
+    }
+    if (len == 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < len; i++) {
+        char c = s[i];
+
+        digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+                : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10
+                                       : 16;
+        sum = sum * base + digit;
+        if (digit >= base || sum > UINT32_MAX) {
+            return -1;
+        }
+    }
+    *v = (uint32_t)sum;
+    return 0;
+}
+
+int
+tn_addr_via_parse(struct tn_addr *a, const char *s, size_t len)
+{
+    static const char word[] = "-via-";
+    char four[sizeof "255.255.255.255"];
+    struct tn_addr v4;
+    uint32_t id;
+    size_t n = 0;
+
+    while (n < len && ((s[n] >= '0' && s[n] <= '9') || s[n] == '-')) {
+        n++;
+    }
+    if (n == 0 || n > sizeof four || len - (n - 1) <= sizeof word - 1) {
+        return -1;
+    }
+    n--; /* the hyphen of ${word} */
+    for (size_t i = 0; i < n; i++) {
+        four[i] = s[i] == '-' ? '.' : s[i];
+    }
+    for (size_t i = 0; i < sizeof word - 1; i++) {
+        if ((s[n + i] | (word[i] == '-' ? 0 : 0x20)) != word[i]) {
+            return -1;
+        }
+    }
+    if (tn_addr_parse(&v4, four, n) != 0 ||
+        site(&id, s + n + sizeof word - 1, len - n - (sizeof word - 1)) != 0) {
+        return -1;
+    }
+    memcpy(a->b, via, sizeof via);
+    for (size_t i = 0; i < 4; i++) {
+        a->b[8 + i] = (uint8_t)(id >> (24 - 8 * i));
+        a->b[12 + i] = v4.b[12 + i];
+    }
+    return 0;
+}
+
 /* ${v} in decimal at ${buf}, no NUL; returns its length, at most 5. */
 static size_t
 decimal(unsigned v, char *buf)

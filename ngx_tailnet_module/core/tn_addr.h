@@ -68,6 +68,15 @@ size_t tn_prefix_format(
 size_t tn_endpoint_format(
     const struct tn_endpoint *e, char buf[static TN_ENDPOINT_STRLEN]);
 
+/*
+ * 4via6: an IPv4 address at one of many sites that use the same ones, as an
+ * IPv6 address that a subnet router leads to.  tn_addr_via_parse() takes a
+ * name's first label, 10-1-1-16-via-7 (the site decimal or 0x and hexadecimal);
+ * 0, or -1 and its result untouched.
+ */
+bool tn_addr_is_via(const struct tn_addr *a);
+int tn_addr_via_parse(struct tn_addr *a, const char *s, size_t len);
+
 bool tn_prefix_contains(const struct tn_prefix *p, const struct tn_addr *a);
 
 /* A well-mixed 64-bit hash of the 16 bytes (for tables that hold addresses

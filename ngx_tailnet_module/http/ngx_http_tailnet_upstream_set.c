@@ -48,6 +48,8 @@ static ngx_int_t ngx_http_tailnet_upstream_build_name(
     ngx_http_tailnet_build_t *b, ngx_http_tailnet_server_t *ts,
     ngx_http_upstream_server_t *server, struct tn_snap *snap,
     ngx_str_t *name, const char **why);
+static ngx_int_t ngx_http_tailnet_upstream_via(struct tn_snap *snap,
+    ngx_str_t *name, struct tn_addr *addr);
 static ngx_int_t ngx_http_tailnet_upstream_build_tag(
     ngx_http_tailnet_build_t *b, ngx_http_tailnet_server_t *ts,
     ngx_http_upstream_server_t *server, struct tn_snap *snap,
@@ -321,7 +323,8 @@ ngx_http_tailnet_upstream_build_name(ngx_http_tailnet_build_t *b,
     /* what a client may have had a say in is never an address */
 
     if (ts->value == NULL
-        && tn_addr_parse(&addr, (char *) name->data, name->len) == 0)
+        && (tn_addr_parse(&addr, (char *) name->data, name->len) == 0
+            || ngx_http_tailnet_upstream_via(snap, name, &addr) == NGX_OK))
     {
         if (tn_snap_whois(snap, &addr, &peer, NULL) != 0) {
             *why = ngx_tailnet_connect_beyond(ts->node, &addr);
@@ -348,6 +351,42 @@ ngx_http_tailnet_upstream_build_name(ngx_http_tailnet_build_t *b,
 
     return ngx_http_tailnet_upstream_build_node(b, ts, server, snap, &peer,
                                                 beyond, why);
+}
+
+
+/* "10-1-1-16-via-7", alone or with the suffix of the node's own tailnet */
+
+static ngx_int_t
+ngx_http_tailnet_upstream_via(struct tn_snap *snap, ngx_str_t *name,
+    struct tn_addr *addr)
+{
+    size_t         rest;
+    u_char        *dot;
+    struct tn_str  domain;
+
+    dot = ngx_strlchr(name->data, name->data + name->len, '.');
+
+    if (dot == NULL) {
+        dot = name->data + name->len;
+    }
+
+    rest = name->data + name->len - dot;
+
+    if (rest && dot[rest - 1] == '.') {
+        rest--;
+    }
+
+    domain = tn_snap_domain(snap);
+
+    if (rest
+        && (rest - 1 != domain.len
+            || ngx_strncasecmp(dot + 1, (u_char *) domain.p, domain.len) != 0))
+    {
+        return NGX_DECLINED;
+    }
+
+    return tn_addr_via_parse(addr, (char *) name->data, dot - name->data) == 0
+           ? NGX_OK : NGX_DECLINED;
 }
 
 

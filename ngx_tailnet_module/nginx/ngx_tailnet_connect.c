@@ -44,6 +44,8 @@ static void ngx_tailnet_connect_fail(ngx_tailnet_pool_t *p);
 static ngx_uint_t ngx_tailnet_connect_known(struct sockaddr *sockaddr,
     ngx_uint_t node);
 static ngx_uint_t ngx_tailnet_connect_is_beyond(struct sockaddr *sockaddr);
+static struct tn_node *ngx_tailnet_connect_node(ngx_tailnet_conf_t *tcf,
+    ngx_uint_t node);
 static ngx_connection_t *ngx_tailnet_connect_connection(
     ngx_peer_connection_t *pc, ngx_socket_t s, int type);
 static ngx_int_t ngx_tailnet_connect_start(ngx_peer_connection_t *pc,
@@ -492,13 +494,39 @@ ngx_tailnet_connect_is_beyond(struct sockaddr *sockaddr)
 }
 
 
+/* NULL: it is a service's, which alone knows its options */
+
+static struct tn_node *
+ngx_tailnet_connect_node(ngx_tailnet_conf_t *tcf, ngx_uint_t node)
+{
+    ngx_str_t           *name;
+    ngx_uint_t           i;
+    struct tn_node      *table;
+    ngx_tailnet_node_t  *nodes;
+
+    nodes = tcf->nodes.elts;
+    name = &nodes[node].name;
+    table = tcf->table.elts;
+
+    for (i = 0; i < tcf->table.nelts; i++) {
+        if (ngx_strlen(table[i].name) == name->len
+            && ngx_strncmp(table[i].name, name->data, name->len) == 0)
+        {
+            return &table[i];
+        }
+    }
+
+    return NULL;
+}
+
+
 /* addresses that tailnets give to nodes lead nowhere when no node has them */
 
 const char *
 ngx_tailnet_connect_beyond(ngx_uint_t node, struct tn_addr *addr)
 {
     ngx_uint_t           i;
-    struct tn_node      *table;
+    struct tn_node      *options;
     struct tn_prefix     prefix;
     ngx_tailnet_conf_t  *tcf;
 
@@ -507,9 +535,14 @@ ngx_tailnet_connect_beyond(ngx_uint_t node, struct tn_addr *addr)
 
     tcf = (ngx_tailnet_conf_t *) ngx_get_conf(ngx_cycle->conf_ctx,
                                               ngx_tailnet_module);
-    table = tcf->table.elts;
+    options = ngx_tailnet_connect_node(tcf, node);
 
-    if (!table[node].accept_routes && table[node].exit_node[0] == '\0') {
+    if (tn_addr_is_via(addr)) {
+        return options == NULL || options->accept_routes
+               ? NULL : "is behind a subnet router and needs \"accept_routes\"";
+    }
+
+    if (options && !options->accept_routes && options->exit_node[0] == '\0') {
         return "is the address of no node in the netmap";
     }
 

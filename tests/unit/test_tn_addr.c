@@ -398,6 +398,62 @@ hash(void **state)
     assert_true(deepest < 16);
 }
 
+static void
+via(void **state)
+{
+    static const struct {
+        const char *in, *out; /* out NULL: none */
+    } table[] = {
+        {"10-1-1-16-via-7", "fd7a:115c:a1e0:b1a:0:7:a01:110"},
+        {"0-0-0-0-via-0", "fd7a:115c:a1e0:b1a::"},
+        {"255-255-255-255-VIA-4294967295",
+            "fd7a:115c:a1e0:b1a:ffff:ffff:ffff:ffff"},
+        {"192-168-1-2-via-0xBEEF", "fd7a:115c:a1e0:b1a:0:beef:c0a8:102"},
+        {"192-168-1-2-via-0Xffffffff", "fd7a:115c:a1e0:b1a:ffff:ffff:c0a8:102"},
+        {"", NULL},
+        {"via-7", NULL},
+        {"-via-7", NULL},
+        {"10-1-1-16-via-", NULL},
+        {"10-1-1-16-via", NULL},
+        {"10-1-1-16-vib-7", NULL},
+        {"10-1-1-16-via-0x", NULL},
+        {"10-1-1-16-via-4294967296", NULL},
+        {"10-1-1-16-via-0x100000000", NULL},
+        {"10-1-1-16-via-99999999999999999999999", NULL},
+        {"10-1-1-16-via-7a", NULL},
+        {"10-1-1-16-via-7.", NULL},
+        {"10-1-1-via-7", NULL},
+        {"10-1-1-256-via-7", NULL},
+        {"10-1-1--via-7", NULL},
+        {"10-1-1-16--via-7", NULL},
+        {"1010-1-1-16-16-16-16-via-7", NULL},
+        {"10.1.1.16-via-7", NULL},
+        {"a10-1-1-16-via-7", NULL},
+    };
+    char buf[TN_ADDR_STRLEN];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        size_t len = strlen(table[i].in);
+        char *s = bytes(table[i].in, len);
+        struct tn_addr a = addr("192.0.2.1");
+        int rc = tn_addr_via_parse(&a, s, len);
+
+        free(s);
+        if (rc != (table[i].out == NULL ? -1 : 0))
+            fail_msg("%s: %d", table[i].in, rc);
+        assert_int_equal(tn_addr_is_via(&a), rc == 0);
+        tn_addr_format(&a, buf);
+        assert_string_equal(
+            buf, table[i].out != NULL ? table[i].out : "192.0.2.1");
+    }
+    assert_false(tn_addr_is_via(&(struct tn_addr){{0}}));
+    assert_true(tn_addr_is_via(
+        &(struct tn_addr){{0xfd, 0x7a, 0x11, 0x5c, 0xa1, 0xe0, 0x0b, 0x1a}}));
+    assert_false(tn_addr_is_via(
+        &(struct tn_addr){{0xfd, 0x7a, 0x11, 0x5c, 0xa1, 0xe0, 0x0b, 0x1b}}));
+}
+
 int
 main(void)
 {
@@ -412,6 +468,7 @@ main(void)
         cmocka_unit_test(contains_wild),
         cmocka_unit_test(sockaddrs),
         cmocka_unit_test(hash),
+        cmocka_unit_test(via),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

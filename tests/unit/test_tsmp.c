@@ -64,6 +64,36 @@ asks_and_answers(void **state)
     }
 }
 
+/* The vector, from the packet that it refuses. */
+static void
+refuses(void **state)
+{
+    uint8_t want[64], out[TSMP_MAX_LEN], syn[60] = {0x46}, *copy;
+    size_t len = kit_vector(VECTORS, "tsmp reject pkt", want, sizeof(want));
+
+    (void)state;
+    syn[9] = 6;
+    memcpy(syn + 12, want + 16, 4);
+    memcpy(syn + 16, want + 12, 4);
+    memcpy(syn + 24, want + 23, 4); /* behind an option */
+    copy = kit_copy(syn, 28);
+    assert_int_equal(tsmp_refuse(out, copy, 28), len);
+    assert_memory_equal(out, want, len);
+    free(copy);
+    for (size_t n = 0; n < 28; n++) {
+        copy = kit_copy(syn, n);
+        assert_int_equal(tsmp_refuse(out, copy, n), 0);
+        free(copy);
+    }
+    syn[0] = 0x44; /* a header that is too short */
+    assert_int_equal(tsmp_refuse(out, syn, sizeof(syn)), 0);
+    syn[0] = 0x66;
+    assert_int_equal(tsmp_refuse(out, syn, sizeof(syn)), 0);
+    syn[0] = 0x46;
+    syn[9] = 17;
+    assert_int_equal(tsmp_refuse(out, syn, sizeof(syn)), 0);
+}
+
 static void
 garbage(void **state)
 {
@@ -110,6 +140,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vectors),
         cmocka_unit_test(asks_and_answers),
+        cmocka_unit_test(refuses),
         cmocka_unit_test(garbage),
     };
 

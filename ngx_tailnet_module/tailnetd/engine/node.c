@@ -137,13 +137,17 @@ deliver(void *ctx, struct wg_peer *peer, uint8_t *packet, size_t len)
 {
     struct node *n = ctx;
     struct node_peer *np = wg_peer_data(peer);
+    enum filter_verdict verdict;
 
     if (n->magic != NULL) {
         reach_unmask(n, np, packet, len);
         if (reach_message(n, np, packet, len))
             return;
     }
-    if (filter_in(n->filter, packet, len, np->self->jailed) != FILTER_ACCEPT)
+    verdict = filter_in(n->filter, packet, len, np->self->jailed);
+    if (verdict == FILTER_REJECT && n->magic != NULL)
+        reach_refuse(n, packet, len);
+    if (verdict != FILTER_ACCEPT)
         return;
     if (echo_packet(n, packet, len))
         return;

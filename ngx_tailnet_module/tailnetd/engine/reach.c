@@ -220,38 +220,36 @@ is_address_of(const struct netmap_node *row, const struct tn_addr *a)
     return false;
 }
 
-static void
-answer(struct node *n, const struct tsmp *t)
-{
-    uint8_t buf[WG_HEADROOM + TSMP_MAX_LEN + WG_TAILROOM];
-    size_t len = tsmp_ping(buf + WG_HEADROOM, &t->dst, &t->src, t->data, true);
+/* What a message needs around it. */
+struct room {
+    uint8_t b[WG_HEADROOM + TSMP_MAX_LEN + WG_TAILROOM];
+};
 
+static void
+send_message(struct node *n, struct room *r, size_t len)
+{
     if (n->masked)
-        reach_mask(n, buf + WG_HEADROOM, len);
-    wg_send(n->wg, buf + WG_HEADROOM, len, loop_now());
+        reach_mask(n, r->b + WG_HEADROOM, len);
+    wg_send(n->wg, r->b + WG_HEADROOM, len, loop_now());
 }
 
 static void
-tell_reject(struct node *n, const struct node_peer *np, const struct tsmp *t)
+answer(struct node *n, const struct tsmp *t)
 {
-    static uint64_t second;
-    static unsigned told;
-    char to[TN_ADDR_STRLEN];
+    struct room r;
 
-    if (second != loop_now() / 1000) {
-        second = loop_now() / 1000;
-        told = 0;
-    }
-    if (told++ >= REJECTS_S)
-        return;
-    tn_addr_format(&t->src, to);
-    say_info("node \"%s\": peer %s (%s) refuses a connection to its %s port "
-             "%u: %s",
-        n->name, np->self->name, to,
-        t->proto == 6    ? "TCP"
-        : t->proto == 17 ? "UDP"
-                         : "IP",
-        t->dport, tsmp_reason(t->reason));
+    send_message(
+        n, &r, tsmp_ping(r.b + WG_HEADROOM, &t->dst, &t->src, t->data, true));
+}
+
+void
+reach_refuse(struct node *n, const uint8_t *packet, size_t len)
+{
+    struct room r;
+    size_t said = tsmp_refuse(r.b + WG_HEADROOM, packet, len);
+
+    if (said > 0)
+        send_message(n, &r, said);
 }
 
 bool

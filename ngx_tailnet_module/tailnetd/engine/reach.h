@@ -44,6 +44,10 @@ struct node_peer *reach_stranger(struct node *n, const struct tn_endpoint *src);
 bool reach_message(
     struct node *n, struct node_peer *np, const uint8_t *packet, size_t len);
 
+/* reach_refuse(n, packet, len): tells the peer that sent an inner packet which
+ * the packet filter rejects; what is no IPv4 TCP is not told about. */
+void reach_refuse(struct node *n, const uint8_t *packet, size_t len);
+
 /*
  * A peer may know this node by another address (magic/masq.h): reach_mask()
  * puts that into a packet which leaves, reach_unmask() takes it out of one from

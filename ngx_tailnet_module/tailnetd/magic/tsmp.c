@@ -4,6 +4,9 @@
 
 #define IP4_HDR 20
 #define IP6_HDR 40
+#define TCP     6
+
+#define REJECT_LEN 7
 
 static unsigned
 get16(const uint8_t *p)
@@ -24,13 +27,13 @@ decode(struct tsmp *t, const uint8_t *p, size_t len)
         memcpy(t->data, p + 1, TSMP_PING_LEN);
         if (len >= 1 + TSMP_PING_LEN + 2)
             t->port = (uint16_t)get16(p + 1 + TSMP_PING_LEN);
-    } else if (p[0] == '!' && len >= 7) {
+    } else if (p[0] == '!' && len >= REJECT_LEN) {
         t->type = TSMP_REJECT;
         t->proto = p[1];
         t->reason = p[2];
         t->sport = (uint16_t)get16(p + 3);
         t->dport = (uint16_t)get16(p + 5);
-        t->maybe_broken = len > 7 && (p[7] & 1);
+        t->maybe_broken = len > REJECT_LEN && (p[REJECT_LEN] & 1);
     } else if (p[0] == 'a' && len >= 33) {
         t->type = TSMP_DISCO;
         t->disco = p + 1;
@@ -80,34 +83,62 @@ put_checksum(uint8_t *ip)
     ip[11] = (uint8_t)s;
 }
 
-size_t
-tsmp_ping(uint8_t out[TSMP_MAX_LEN], const struct tn_addr *src,
-    const struct tn_addr *dst, const uint8_t data[TSMP_PING_LEN], bool pong)
+/* The IP header of a message of ${body} bytes; returns where they begin. */
+static size_t
+put_header(uint8_t out[TSMP_MAX_LEN], const struct tn_addr *src,
+    const struct tn_addr *dst, size_t body)
 {
-    size_t body = 1 + TSMP_PING_LEN + (pong ? 2 : 0), hdr;
-
     memset(out, 0, TSMP_MAX_LEN);
     if (tn_addr_is4(dst)) {
-        hdr = IP4_HDR;
         out[0] = 0x45;
-        out[3] = (uint8_t)(hdr + body);
+        out[3] = (uint8_t)(IP4_HDR + body);
         out[8] = 64;
         out[9] = TSMP_PROTO;
         memcpy(out + 12, src->b + 12, 4);
         memcpy(out + 16, dst->b + 12, 4);
         put_checksum(out);
-    } else {
-        hdr = IP6_HDR;
-        out[0] = 0x60;
-        out[5] = (uint8_t)body;
-        out[6] = TSMP_PROTO;
-        out[7] = 64;
-        memcpy(out + 8, src->b, 16);
-        memcpy(out + 24, dst->b, 16);
+        return IP4_HDR;
     }
+    out[0] = 0x60;
+    out[5] = (uint8_t)body;
+    out[6] = TSMP_PROTO;
+    out[7] = 64;
+    memcpy(out + 8, src->b, 16);
+    memcpy(out + 24, dst->b, 16);
+    return IP6_HDR;
+}
+
+size_t
+tsmp_ping(uint8_t out[TSMP_MAX_LEN], const struct tn_addr *src,
+    const struct tn_addr *dst, const uint8_t data[TSMP_PING_LEN], bool pong)
+{
+    size_t body = 1 + TSMP_PING_LEN + (pong ? 2 : 0);
+    size_t hdr = put_header(out, src, dst, body);
+
     out[hdr] = pong ? 'o' : 'p';
     memcpy(out + hdr + 1, data, TSMP_PING_LEN);
     return hdr + body;
+}
+
+size_t
+tsmp_refuse(uint8_t out[TSMP_MAX_LEN], const uint8_t *packet, size_t len)
+{
+    struct tn_addr src, dst;
+    size_t hdr;
+
+    if (len < IP4_HDR || packet[0] >> 4 != 4 || packet[9] != TCP)
+        return 0;
+    hdr = (size_t)(packet[0] & 15) * 4;
+    if (hdr < IP4_HDR || len < hdr + 4) /* the ports */
+        return 0;
+    src = tn_addr_from4(packet + 12);
+    dst = tn_addr_from4(packet + 16);
+    put_header(out, &dst, &src, REJECT_LEN);
+    out[IP4_HDR] = '!';
+    out[IP4_HDR + 1] = TCP;
+    out[IP4_HDR + 2] = 'A';
+    memcpy(out + IP4_HDR + 3, packet + hdr, 4);
+    return IP4_HDR + REJECT_LEN;
 }
 
 const char *

@@ -49,6 +49,12 @@ bool tsmp_read(struct tsmp *t, const uint8_t *packet, size_t len);
 size_t tsmp_ping(uint8_t out[TSMP_MAX_LEN], const struct tn_addr *src,
     const struct tn_addr *dst, const uint8_t data[TSMP_PING_LEN], bool pong);
 
+/* tsmp_refuse(out, packet, len): tells the sender of an IPv4 TCP packet that
+ * the tailnet's policy does not allow it.  Returns the answer's length, 0: it
+ * is none of that kind. */
+size_t tsmp_refuse(
+    uint8_t out[TSMP_MAX_LEN], const uint8_t *packet, size_t len);
+
 /* Why a packet was refused, in words. */
 const char *tsmp_reason(uint8_t reason);
 
