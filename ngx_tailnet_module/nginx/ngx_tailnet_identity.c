@@ -13,7 +13,8 @@
  * When a snapshot changes, the verdicts that let live traffic through are
  * asked again, a batch in each iteration of the event loop, and connections
  * whose rights are gone are ended by shutting their sockets down, which nginx
- * sees through its own handlers.
+ * sees through its own handlers.  The same happens at the second in which a key
+ * expires, whether or not tailnetd is there to say so.
  */
 
 
@@ -26,6 +27,7 @@
 
 #define NGX_TAILNET_RECHECK_BATCH  256      /* connections per iteration */
 #define NGX_TAILNET_REASON_MAX     512
+#define NGX_TAILNET_EXPIRY_MAX     3600     /* s: wall time may be set */
 #define NGX_TAILNET_WHO_POOL       2048     /* bytes, for most of them */
 
 
@@ -42,6 +44,8 @@ static void ngx_tailnet_identity_lookup(ngx_uint_t node,
 static ngx_int_t ngx_tailnet_identity_copy(ngx_tailnet_look_t *look,
     ngx_tailnet_who_t *who);
 static time_t ngx_tailnet_identity_until(ngx_tailnet_look_t *look);
+static void ngx_tailnet_identity_arm(time_t until);
+static void ngx_tailnet_identity_expiry_handler(ngx_event_t *ev);
 static ngx_int_t ngx_tailnet_identity_copy_peer(ngx_tailnet_look_t *look,
     ngx_tailnet_who_t *who);
 static ngx_int_t ngx_tailnet_identity_copy_self(ngx_tailnet_look_t *look,
@@ -63,6 +67,8 @@ static void ngx_tailnet_identity_close(ngx_tailnet_identity_t *id);
 
 static ngx_queue_t          ngx_tailnet_identities;
 static ngx_event_t          ngx_tailnet_recheck;
+static ngx_event_t          ngx_tailnet_expiry;
+static time_t               ngx_tailnet_expiry_at;
 static ngx_tailnet_node_t  *ngx_tailnet_identity_nodes;
 
 ngx_uint_t                  ngx_tailnet_round;
@@ -78,6 +84,11 @@ ngx_tailnet_identity_init(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
     ngx_tailnet_recheck.handler = ngx_tailnet_identity_recheck_handler;
     ngx_tailnet_recheck.data = &ngx_tailnet_recheck;
     ngx_tailnet_recheck.log = cycle->log;
+
+    ngx_tailnet_expiry.handler = ngx_tailnet_identity_expiry_handler;
+    ngx_tailnet_expiry.data = &ngx_tailnet_expiry;
+    ngx_tailnet_expiry.log = cycle->log;
+    ngx_tailnet_expiry.cancelable = 1;
 }
 
 
@@ -403,6 +414,7 @@ ngx_tailnet_identity_copy(ngx_tailnet_look_t *look, ngx_tailnet_who_t *who)
     who->state = look->state;
     who->round = ngx_tailnet_round;
     who->until = ngx_tailnet_identity_until(look);
+    ngx_tailnet_identity_arm(who->until);
     who->who = look->who;
     who->who.peer = NULL;
     who->known = look->known;
@@ -456,6 +468,39 @@ ngx_tailnet_identity_until(ngx_tailnet_look_t *look)
     }
 
     return until;
+}
+
+
+/* for the first key that expires; one that was renewed costs a round */
+
+static void
+ngx_tailnet_identity_arm(time_t until)
+{
+    time_t       left;
+    ngx_time_t  *tp;
+
+    if (until == 0
+        || (ngx_tailnet_expiry.timer_set && ngx_tailnet_expiry_at <= until))
+    {
+        return;
+    }
+
+    if (ngx_tailnet_expiry.timer_set) {
+        ngx_del_timer(&ngx_tailnet_expiry);
+    }
+
+    tp = ngx_timeofday();
+    left = ngx_min(until - tp->sec, NGX_TAILNET_EXPIRY_MAX);
+
+    ngx_tailnet_expiry_at = until;
+    ngx_add_timer(&ngx_tailnet_expiry, (ngx_msec_t) left * 1000 - tp->msec);
+}
+
+
+static void
+ngx_tailnet_identity_expiry_handler(ngx_event_t *ev)
+{
+    ngx_tailnet_identity_recheck();
 }
 
 
@@ -749,6 +794,7 @@ ngx_tailnet_identity_recheck_one(ngx_tailnet_identity_t *id)
     ngx_tailnet_verdict_t  *v;
 
     ngx_tailnet_identity_lookup(id->node, &id->addr, &look);
+    ngx_tailnet_identity_arm(ngx_tailnet_identity_until(&look));
 
     for (q = ngx_queue_head(&id->verdicts);
          q != ngx_queue_sentinel(&id->verdicts);

@@ -32,9 +32,12 @@
 #include "say.h"
 #include "snapshot.h"
 
-#define EXPIRY_SLACK_S    1
+#define EXPIRY_SLACK_MS   20 /* time() is behind the clock by up to a tick */
+#define EXPIRY_LOOK_S     3600
 #define STRANGER_EVERY_MS 50
 #define UDP_BUFFER        (7 << 20)
+
+static const struct filter_local filter_local = {.open_listeners = true};
 
 _Static_assert(PUMP_HEADROOM >= WG_HEADROOM && PUMP_TAILROOM >= WG_TAILROOM,
     "packets from the mesh are sealed in place");
@@ -266,34 +269,42 @@ tick(void *arg)
     node_flush(n);
 }
 
+/* ${next}, or ${at}, should that come before. */
+static int64_t
+sooner(int64_t next, int64_t at, int64_t now)
+{
+    return at > now && at < next ? at : next;
+}
+
 static int64_t
 next_expiry(const struct netmap *nm, int64_t now)
 {
-    int64_t next = INT64_MAX, at = nm->self.key_expiry;
+    int64_t next = sooner(INT64_MAX, nm->self.key_expiry, now);
     unsigned i;
 
-    if (at > now)
-        next = at;
-    for (i = 0; i < nm->npeers; i++) {
-        at = nm->peers[i].key_expiry;
-        if (at > now && at < next)
-            next = at;
-    }
+    for (i = 0; i < nm->npeers; i++)
+        next = sooner(next, nm->peers[i].key_expiry, now);
     return next;
 }
 
 static void
-set_expiry_timer(struct node *n, int64_t at, int64_t now)
+set_expiry_timer(struct node *n, int64_t at)
 {
+    uint64_t sec, left = 0;
+    uint32_t nsec;
+
     n->expires = at;
-    /* Wall time may be set: look again at least once an hour. */
-    if (at == INT64_MAX)
+    if (at == INT64_MAX) {
         loop_timer_set(n->expiry_timer, UINT64_MAX);
-    else
-        loop_timer_set(n->expiry_timer,
-            loop_now() + 1000 * (uint64_t)(at - now > 3600
-                                               ? 3600
-                                               : at - now + EXPIRY_SLACK_S));
+        return;
+    }
+    realtime(NULL, &sec, &nsec);
+    /* Wall time may be set: look again at least once an hour. */
+    if (at > (int64_t)sec + EXPIRY_LOOK_S)
+        left = EXPIRY_LOOK_S * 1000;
+    else if (at > (int64_t)sec)
+        left = ((uint64_t)at - sec) * 1000 - nsec / 1000000;
+    loop_timer_set(n->expiry_timer, loop_now() + left + EXPIRY_SLACK_MS);
 }
 
 static void
@@ -368,12 +379,10 @@ apply(struct node *n, struct netmap *nm)
         stop(n, "out of memory: the netmap cannot be applied");
         return;
     }
-    filter_set_listeners(f, n->listeners, n->nlisteners);
-    if (n->filter != NULL)
-        filter_inherit(f, n->filter);
-    filter_free(n->filter);
-    n->filter = f;
+    take_filter(n, f);
     n->netmap = nm;
+    if (!n->resumed)
+        reach_resumed(n);
     n->resumed = true;
     if (!n->lacks_psks && n->join == NULL)
         n->error[0] = '\0';

@@ -76,12 +76,12 @@ struct node {
     uint8_t private_key[32];
     bool lacks_psks;        /* configured, but not to be had */
     bool resumed;           /* hot peers were initiated to */
-    bool masked;            /* some peer knows us by another address */
+    bool masked;            /* a peer knows, or knew, us by another address */
     char error[TN_ERR_MAX]; /* "": none */
     struct loop_timer *wg_timer;
     struct loop_timer *publish_timer;
     struct loop_timer *expiry_timer;
-    struct loop_timer *retry_timer; /* of handshakes under a new key; reach.c */
+    struct loop_timer *retry_timer; /* of handshakes likely in vain; reach.c */
     uint64_t retry_ms;
     uint64_t stranger;     /* time of the last handshake with one */
     uint64_t publish_at;   /* loop_now() at which the next one is due */

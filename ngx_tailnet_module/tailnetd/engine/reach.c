@@ -102,6 +102,13 @@ op_rekeyed(void *ctx)
     loop_timer_set(n->retry_timer, loop_now() + n->retry_ms);
 }
 
+void
+reach_resumed(struct node *n)
+{
+    if (n->magic != NULL)
+        op_rekeyed(n);
+}
+
 static void
 retry(void *arg)
 {

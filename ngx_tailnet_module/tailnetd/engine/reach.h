@@ -29,6 +29,13 @@ void reach_announce(struct node *n);
 void reach_set(struct node *n, struct node_peer *np,
     const struct netmap_node *row, const struct hot_peer *hot);
 
+/*
+ * reach_resumed(n): handshakes went out to those who talked to the engine
+ * before this one.  Some are in vain, as under a new key: what answers comes by
+ * a relay that has not let us in yet.
+ */
+void reach_resumed(struct node *n);
+
 /* reach_heard(n, np, now): something authentic came; for hot.h. */
 void reach_heard(struct node *n, struct node_peer *np, int64_t now);
 
