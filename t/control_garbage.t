@@ -38,6 +38,15 @@ sub status () {
     return $doc->{nodes}[0] // {};
 }
 
+# self(): the node's address; a message that is long keeps the engine busy.
+sub self () {
+    my $address;
+
+    Test::Tailnet::Process::until_true(15,
+        sub { defined($address = status()->{self}{addresses}[0]) });
+    return $address;
+}
+
 sub wait_running ($streams = 0) {
     return Test::Tailnet::Process::until_true(15, sub {
         my $c = status()->{control} // {};
@@ -51,16 +60,29 @@ sub zstd ($text) {
         . substr(pack('V', length($text) << 3 | 1), 0, 3) . $text;
 }
 
+# A frame that becomes so many times 128 kB, of four bytes each.
+sub bomb ($n) {
+    my $block = sub ($last) {
+        substr(pack('V', 128 << 13 | 1 << 1 | $last), 0, 3) . ' ';
+    };
+    return pack('V C C', 0xfd2fb528, 0, 0x50) . $block->(0) x ($n - 1)
+        . $block->(1);
+}
+
 sub message ($bytes) { pack('V', length $bytes) . $bytes }
 
 ok(wait_running(), 'the node joins');
-my $self = status()->{self}{addresses}[0];
+my $self = self();
 
+my $good = message(zstd('{"Node":{"ID":1,"Addresses":["100.64.0.9/32"]}}'));
 my @cases = (
-    # what, the stream's bytes, the reason
+    # what, the stream's bytes, the reason, the end of the stream
     ['a length of 0', "\0\0\0\0", qr/a message of length 0/],
     ['a length of 4 GB', "\xff\xff\xff\xff", qr/more than MAP_FRAME_MAX/],
     ['no zstd', message('{"Node":{}}'), qr/no zstd frame/],
+    ['half a zstd frame', message(substr zstd('{"Node":{}}'), 0, -3),
+        qr/ends within its zstd frame/],
+    ['a zstd bomb', message(bomb(2100)), qr/longer than MAP_FRAME_PLAIN_MAX/],
     ['no JSON', message(zstd('garbage')), qr/line 1, column/],
     ['another JSON', message(zstd('[1,2]')), qr/an object expected/],
     ['a stream without Node', message(zstd('{"Peers":[]}')), qr/no Node/],
@@ -69,21 +91,25 @@ my @cases = (
     ['a filter that is none',
         message(zstd('{"Node":{"ID":1,"Addresses":["100.64.0.9/32"]},'
             . '"PacketFilter":{"a":1}}')), qr/PacketFilter: a list expected/],
+    (map { ["$_ bytes of a message", substr($good, 0, $_),
+        qr/it ended the map stream/, \1] } 0, 3, 4, length($good) - 1),
 );
 
 for my $case (@cases) {
-    my ($what, $bytes, $reason) = @$case;
+    my ($what, $bytes, $reason, $end) = @$case;
     my $mark = $t->log_mark;
     my $streams = status()->{control}{streams};
 
-    $control->fault(Path => '/machine/map', Count => 2,
+    $control->fault(Path => '/machine/map', Count => 2, End => $end // \0,
         Raw => encode_base64($bytes, ''));
     $control->command('POST', '/nodes/web/kick');
     ok($t->wait_for_log($reason, 10, from => $mark), "$what: the log says it");
-    is(status()->{self}{addresses}[0], $self, 'what ruled goes on ruling');
+    is(self(), $self, 'what ruled goes on ruling');
     $control->fault();
     ok(wait_running($streams), 'and the node is back');
 }
+
+# ---- before the stream ----
 
 for my $case (
     ['/key', { Status => 200, Body => 'mkey' }, qr/its key cannot be fetched: .*no JSON/],

@@ -1,5 +1,6 @@
 # What others make of a node: a name that is taken, another address for one
 # peer, and a peer that refuses connections and says why.
+# control_names_headscale.t runs it, too.
 
 use v5.36;
 
@@ -12,9 +13,10 @@ use Test::Tailnet;
 
 use constant MASK => '100.99.1.7';
 
+our $headscale;
 my $t = Test::Tailnet->new(also => [qw(control tailscaled tailscale)]);
 
-my $control = $t->start_control(keys => [
+my $control = $t->start_control(headscale => $headscale, keys => [
     { Key => 'key-web', User => 'ops@example.com', Reusable => \1 },
     { Key => 'key-alice', User => 'alice@example.com', Reusable => \1 }]);
 $control->command('PUT', '/unique', JSON::PP::true);

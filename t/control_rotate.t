@@ -1,5 +1,6 @@
 # A node that gets a new key is reachable again at once: neither its handshakes
 # nor its peers' answers wait for a retry.
+# control_rotate_headscale.t runs it, too.
 
 use v5.36;
 
@@ -11,10 +12,11 @@ use Test::Tailnet;
 
 use constant ROTATIONS => 6;
 
+our $headscale;
 my $t = Test::Tailnet->new(
     also => [qw(control tailscaled tailscale reqloop)]);
 
-my $control = $t->start_control(keys => [
+my $control = $t->start_control(headscale => $headscale, keys => [
     { Key => 'key-web', User => 'ops@example.com', Tags => ['tag:web'],
         Reusable => \1 },
     { Key => 'key-alice', User => 'alice@example.com', Reusable => \1 }]);

@@ -50,6 +50,19 @@ http {
             tailnet_acl accept tag:ci;
             alias %%TESTDIR%%/html/;
         }
+        location /who/ {
+            tailnet_acl accept *;
+            alias %%TESTDIR%%/html/;
+            add_header Who-node \$tailnet_node;
+            add_header Who-host \$tailnet_host;
+            add_header Who-node_id \$tailnet_node_id;
+            add_header Who-user \$tailnet_user;
+            add_header Who-user_name \$tailnet_user_name;
+            add_header Who-user_pic \$tailnet_user_pic;
+            add_header Who-tags \$tailnet_tags;
+            add_header Who-ip \$tailnet_ip;
+            add_header Who-caps \$tailnet_caps;
+        }
     }
     server {
         listen 127.0.0.1:8080;
@@ -134,6 +147,25 @@ for my $who (qw(alice box bob ci web)) {
     is_deeply(eval { decode_json($ours->{stdout}) }, theirs($doc),
         "whois $who: the same as tailscaled's")
         or diag(explain($doc), $ours->{output});
+}
+
+# The same from nginx's snapshot, of those who ask, and what they may do: the
+# server grants everybody something.
+for my $who (qw(alice box bob ci)) {
+    my $doc = $peer{$who eq 'bob' ? 'alice' : 'bob'}->whois($peer{$who}->ip);
+    my $theirs = theirs($doc);
+    my %want = (map({ $_ => $theirs->{$_} }
+        qw(node host node_id user user_name user_pic)),
+        tags => join(',', $theirs->{tags}->@*), ip => $peer{$who}->ip,
+        caps => $doc->{CapMap});
+    my %got;
+
+    $r = $t->wait_http($who, "$url/who/", 20);
+    $got{$_} = $r->header("who-$_") // '' for keys %want;
+    $got{caps} = eval { decode_json($got{caps}) } // $got{caps};
+    ok(keys(($doc->{CapMap} // {})->%*) > 0, "$who may do something");
+    is_deeply(\%got, \%want, "variables of $who: the same as tailscaled's")
+        or diag(explain(\%got, \%want));
 }
 
 # Some of another tailnet, whom a user there has shared with us: a user's, one

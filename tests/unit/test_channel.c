@@ -6,8 +6,9 @@
 /* links: tailnetd/base64.c core/tn_addr.c */
 /* libs: -lnghttp2 -ljansson -lsodium -lcrypto */
 /*
- * test_channel.c: a channel whose owner ends it at the worst moments, against a
- * control server that is played by hand; stream and loop are the test's own.
+ * test_channel.c: a channel whose owner ends it at the worst moments, and the
+ * order in which ports are dialled, against a control server that is played by
+ * hand; stream and loop are the test's own.
  */
 #include "fake_loop.h"
 
@@ -29,21 +30,28 @@
 struct stream {
     const struct stream_ops *ops;
     void *arg;
+    uint16_t port;
+    bool tls;
     char sent[65536];
     size_t len;
 };
 
-static struct stream *stream; /* the one that is open, or NULL */
+static struct stream *stream; /* the last that is open, or NULL */
+static struct stream *other;  /* the one before it, while both are dialled */
+static const char *host;      /* where all of them go to */
 
 struct stream *
 stream_new(const struct stream_to *to, const struct stream_ops *ops, void *arg)
 {
-    assert_string_equal(to->host, "127.0.0.1");
-    assert_null(stream);
+    assert_string_equal(to->host, host);
+    assert_null(other);
+    other = stream;
     stream = calloc(1, sizeof(*stream));
     assert_non_null(stream);
     stream->ops = ops;
     stream->arg = arg;
+    stream->port = to->port;
+    stream->tls = to->trust != NULL;
     return stream;
 }
 
@@ -52,16 +60,19 @@ stream_free(struct stream *s)
 {
     if (s == NULL)
         return;
-    assert_ptr_equal(s, stream);
+    if (s != other) {
+        assert_ptr_equal(s, stream);
+        stream = other;
+    }
+    other = NULL;
     free(s);
-    stream = NULL;
 }
 
 int
 stream_send(struct stream *s, const void *data, size_t len)
 {
     assert_non_null(s);
-    assert_ptr_equal(s, stream);
+    assert_true(s == stream || s == other);
     assert_true(s->len + len < sizeof(s->sent));
     memcpy(s->sent + s->len, data, len);
     s->len += len;
@@ -158,9 +169,9 @@ say_plain(const void *p, size_t len)
     say_bytes(out, 3 + len + TS2021_TAG_LEN);
 }
 
-/* Up to the end of the handshake. */
+/* Up to the end of the handshake, by the stream. */
 static void
-accept_client(void)
+shake_hands(void)
 {
     static const char yes[] = "HTTP/1.1 101 Switching Protocols\r\n"
                               "Upgrade: tailscale-control-protocol\r\n\r\n",
@@ -169,7 +180,6 @@ accept_client(void)
     const char *text, *end;
     size_t n;
 
-    sleep_ms(0);
     assert_non_null(stream);
     stream->ops->connected(stream->arg);
     text = memmem(stream->sent, stream->len, header, sizeof(header) - 1);
@@ -189,7 +199,7 @@ accept_client(void)
 
 static struct channel *channel;
 static int ups, downs, dones;
-static bool free_when_done;
+static bool free_when_done, down_dialling;
 static char why_done[128], why_down[128];
 
 static void
@@ -244,32 +254,47 @@ on_down(void *arg, const char *why, bool dialling)
 {
     (void)arg;
     downs++;
-    assert_false(dialling);
+    down_dialling = dialling;
     snprintf(why_down, sizeof(why_down), "%s", why);
 }
 
 static const struct channel_ops ops = {
     .key = on_key, .up = on_up, .down = on_down};
 
+/* Before its first leg. */
 static void
-bring_up(bool free_then)
+dial(const char *text, bool recent)
 {
-    static const uint8_t settings[] = {0, 0, 0, 4, 0, 0, 0, 0, 0};
+    static struct url url; /* ${host} is in it */
     uint8_t public[32];
-    struct url url;
-    struct channel_config config = {
-        .url = &url, .version = VERSION, .machine = machine, .server = public};
+    struct channel_config config = {.url = &url,
+        .trust = (struct tls_trust *)&url, /* not looked into */
+        .version = VERSION,
+        .machine = machine,
+        .server = public,
+        .recent = recent};
 
     assert_int_equal(noise_init(), 0);
     noise_clamp(server);
     noise_clamp(machine);
     noise_public_key(public, server);
-    assert_int_equal(url_parse(&url, "http://127.0.0.1:8080"), 0);
+    assert_int_equal(url_parse(&url, text), 0);
+    host = url.host;
     ups = downs = dones = 0;
-    free_when_done = free_then;
     channel = channel_new(&config, &ops, NULL);
     assert_non_null(channel);
-    accept_client();
+    assert_null(stream);
+}
+
+static void
+bring_up(bool free_then)
+{
+    static const uint8_t settings[] = {0, 0, 0, 4, 0, 0, 0, 0, 0};
+
+    free_when_done = free_then;
+    dial("http://127.0.0.1:8080", false);
+    sleep_ms(0);
+    shake_hands();
     assert_int_equal(ups, 1);
     say_plain(settings, sizeof(settings));
     assert_int_equal(dones, 0);
@@ -321,11 +346,133 @@ down_by_garbage(void **state)
     bring_up(false);
     say_plain(garbage, sizeof(garbage));
     assert_int_equal(downs, 1);
+    assert_false(down_dialling);
     assert_non_null(strstr(why_down, "HTTP/2"));
     assert_null(channel_h2(channel));
     assert_null(stream);
     channel_free(channel);
     fake_loop_end();
+}
+
+/* ---- which ports, in which order ---- */
+
+static const struct {
+    const char *url;
+    bool recent;
+    unsigned port[2]; /* 0: there is no second one */
+    bool tls[2];
+} legs[] = {
+    {"http://control.test", false, {80, 443}, {false, true}},
+    {"http://control.test", true, {80, 443}, {false, true}},
+    {"http://control.test:8080", false, {8080, 443}, {false, true}},
+    {"https://control.test", false, {80, 443}, {false, true}},
+    {"https://control.test", true, {443, 0}, {true, false}},
+    {"https://control.test:8443", false, {8443, 0}, {true, false}},
+    {"https://control.test:8443", true, {8443, 0}, {true, false}},
+    {"http://localhost", false, {80, 0}, {false, false}},
+    {"http://10.1.2.3", false, {80, 0}, {false, false}},
+    {"http://127.0.0.1:8080", false, {8080, 0}, {false, false}},
+    {"http://[fd00::1]:8080", false, {8080, 0}, {false, false}},
+};
+
+#define LEGS (sizeof(legs) / sizeof(legs[0]))
+
+/* The last that was dialled is the ${n}th of a row. */
+static void
+is_leg(size_t row, unsigned n)
+{
+    assert_non_null(stream);
+    if (stream->port != legs[row].port[n] || stream->tls != legs[row].tls[n])
+        fail_msg("%s: %s port %u", legs[row].url, stream->tls ? "TLS" : "plain",
+            stream->port);
+}
+
+/* The second leg half a second after the first, if nothing comes of that; and
+ * in the end there is no success. */
+static void
+legs_in_turn(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LEGS; i++) {
+        bool two = legs[i].port[1] != 0;
+
+        dial(legs[i].url, legs[i].recent);
+        sleep_ms(0);
+        is_leg(i, 0);
+        sleep_ms(CHANNEL_STAGGER_MS - 1);
+        assert_null(other);
+        sleep_ms(1);
+        assert_int_equal(other != NULL, two);
+        is_leg(i, two);
+        sleep_ms(CHANNEL_DIAL_MS - CHANNEL_STAGGER_MS - 1);
+        assert_int_equal(downs, 0);
+        sleep_ms(1);
+        assert_int_equal(downs, 1);
+        assert_true(down_dialling);
+        assert_non_null(strstr(why_down, "no success within 10 s"));
+        assert_null(stream);
+        channel_free(channel);
+        fake_loop_end();
+    }
+}
+
+/* ... at once where the first fails; where both do, that is the end. */
+static void
+legs_that_fail(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LEGS; i++) {
+        dial(legs[i].url, legs[i].recent);
+        sleep_ms(0);
+        stream->ops->closed(stream->arg, "Connection refused");
+        if (legs[i].port[1] != 0) {
+            assert_int_equal(downs, 0);
+            assert_null(other);
+            is_leg(i, 1);
+            stream->ops->closed(stream->arg, "Network is unreachable");
+            assert_non_null(
+                strstr(why_down, "HTTPS port 443: Network is unreachable"));
+        } else {
+            assert_non_null(strstr(why_down, "Connection refused"));
+        }
+        assert_int_equal(downs, 1);
+        assert_true(down_dialling);
+        assert_null(stream);
+        channel_free(channel);
+        fake_loop_end();
+    }
+}
+
+/* Who has shaken hands first is it, and the other one is given up. */
+static void
+legs_race(void **state)
+{
+    static const uint8_t settings[] = {0, 0, 0, 4, 0, 0, 0, 0, 0};
+
+    (void)state;
+    for (unsigned second = 0; second < 2; second++) {
+        dial("https://control.test", false);
+        sleep_ms(CHANNEL_STAGGER_MS);
+        assert_non_null(other);
+        if (!second) {
+            struct stream *s = stream;
+
+            s->ops->connected(s->arg); /* and no answer comes */
+            stream = other;
+            other = s;
+        }
+        shake_hands();
+        assert_int_equal(ups, 1);
+        assert_null(other);
+        assert_non_null(stream);
+        assert_int_equal(stream->tls, second);
+        say_plain(settings, sizeof(settings));
+        sleep_ms(2 * CHANNEL_DIAL_MS);
+        assert_int_equal(downs, 0);
+        channel_free(channel);
+        assert_null(stream);
+        fake_loop_end();
+    }
 }
 
 int
@@ -335,6 +482,9 @@ main(void)
         cmocka_unit_test(freed_while_sending),
         cmocka_unit_test(request_ends_alone),
         cmocka_unit_test(down_by_garbage),
+        cmocka_unit_test(legs_in_turn),
+        cmocka_unit_test(legs_that_fail),
+        cmocka_unit_test(legs_race),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

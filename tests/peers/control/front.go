@@ -47,6 +47,7 @@ type fault struct {
 	Body       string // … and this body
 	Close      bool   // close the connection instead, after 101 for /ts2021
 	Raw        []byte // bytes sent as the map stream instead of its messages
+	End        bool   // … which ends behind them
 	Count      int    // how often; 0: until another fault is set
 }
 
@@ -346,7 +347,9 @@ func (f *relay) pollMap(w http.ResponseWriter, r *http.Request, body []byte, fl 
 	if fl != nil && fl.Raw != nil {
 		w.Write(fl.Raw)
 		w.(http.Flusher).Flush()
-		<-r.Context().Done()
+		if !fl.End {
+			<-r.Context().Done()
+		}
 		return
 	}
 	res, err := f.forward(r, body)

@@ -9,12 +9,12 @@ use JSON::PP ();
 
 use Test::Tailnet::Process;
 
-# start_control(options): name (control), port (8080), keys: a list of
-# { Key, User, Tags, Ephemeral, Reusable }, full => 1: whole netmaps instead of
-# deltas, ephemeral: seconds until an absent ephemeral node is removed,
-# regions: number of DERP and STUN servers (1), keepalive: milliseconds between
-# words on a map stream, crowd: peers that exist in map messages alone,
-# headscale => 1: it does as Headscale does.
+# start_control(options): name (control), port (8080), domain: the suffix of
+# names (tailnet.test), keys: a list of { Key, User, Tags, Ephemeral, Reusable },
+# full => 1: whole netmaps instead of deltas, ephemeral: seconds until an absent
+# ephemeral node is removed, regions: number of DERP and STUN servers (1),
+# keepalive: milliseconds between words on a map stream, crowd: peers that exist
+# in map messages alone, headscale => 1: it does as Headscale does.
 # tls: a port for TLS besides, its own authority in TESTDIR/NAME.pem.
 # Returns a Test::Tailnet::Control::Server.
 sub start_control ($self, %o) {
@@ -39,7 +39,8 @@ package Test::Tailnet::Control::Server;
 sub start ($self) {
     my ($t, $o) = $self->@{qw(t options)};
     my @cmd = ($t->binary('control'), '-ip', $self->{ip}, '-port',
-        $self->{port}, '-admin', $self->{socket}, '-domain', 'tailnet.test');
+        $self->{port}, '-admin', $self->{socket}, '-domain',
+        $o->{domain} // 'tailnet.test');
 
     push @cmd, '-derps', join ',', $self->{relays}->@*;
     push @cmd, '-full' if $o->{full};
@@ -165,7 +166,7 @@ sub changed ($self, $seconds) {
     });
 }
 
-# fault(fields): Path, Status, RetryAfter, Body, Close, Raw (base64), Count.
+# fault(fields): Path, Status, RetryAfter, Body, Close, Raw (base64), End, Count.
 sub fault ($self, %fault) { $self->command('PUT', '/fault', \%fault) }
 
 1;

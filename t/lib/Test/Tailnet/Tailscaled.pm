@@ -13,8 +13,8 @@ use constant GRACE => 10;
 
 # start_tailscaled(name, options): tailscaled on the host of that name, logged
 # in at a control server.  Options: control (a server of start_control), key (an
-# auth key), port (41641), up (more arguments of "tailscale up"), wait => 0:
-# back before it is logged in, see wait_login.
+# auth key), hostname (name), port (41641), up (more arguments of "tailscale
+# up"), wait => 0: back before it is logged in, see wait_login.
 # Returns a Test::Tailnet::Tailscaled::Peer.
 sub start_tailscaled ($self, $name, %o) {
     my $state = "$self->{dir}/$name.tailscaled";
@@ -75,8 +75,8 @@ sub login ($self) {
 
     $self->{up} = $self->{t}->spawn($self->{name}, [$self->command('up',
         '--login-server', $o->{control}->url, '--auth-key', $o->{key},
-        '--hostname', $self->{name}, '--accept-dns=false', '--timeout', '20s',
-        ($o->{up} // [])->@*)], name => "$self->{name}.up",
+        '--hostname', $o->{hostname} // $self->{name}, '--accept-dns=false',
+        '--timeout', '20s', ($o->{up} // [])->@*)], name => "$self->{name}.up",
         stdin => '/dev/null');
     return $self;
 }

@@ -1,0 +1,8 @@
+# tailscaled_join.t, with a control server that does as Headscale does.
+
+use v5.36;
+
+use FindBin;
+
+our $headscale = 1;
+require "$FindBin::Bin/tailscaled_join.t";

@@ -1,0 +1,110 @@
+# A tailscaled peer to which IPv4 leads nowhere is reached directly by IPv6, and
+# by the relay while UDP over IPv6 does not pass either.
+
+use v5.36;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use JSON::PP qw(decode_json);
+use Test::More;
+use Test::Tailnet;
+
+my $t = Test::Tailnet->new(
+    also => [qw(control tailscaled tailscale reqloop)]);
+
+my $control = $t->start_control(keys => [
+    { Key => 'key-web', User => 'ops@example.com', Tags => ['tag:web'] },
+    { Key => 'key-alice', User => 'alice@example.com' }]);
+
+$t->write_file('auth.key', "key-web\n", 0600);
+$t->write_config(<<"EOC");
+tailnet_engine binary=%%TAILNETD%%;
+tailnet_node web {
+    control_url  @{[$control->url]};
+    auth_key     file:%%TESTDIR%%/auth.key;
+    state        %%TESTDIR%%/state;
+    tags         tag:web;
+    port         41641;
+}
+events { }
+http {
+    server {
+        tailnet_listen 80;
+        tailnet_acl accept alice\@example.com;
+        root %%TESTDIR%%/html;
+    }
+}
+EOC
+mkdir $t->testdir . '/html';
+$t->write_file('html/index.html', "hello\n");
+
+# block(what): UDP that alice does not get out or in.
+sub block ($what) {
+    my $rules = $t->write_file('alice.nft', <<"EOF");
+table inet six { }
+delete table inet six
+table inet six {
+    chain out {
+        type filter hook output priority 0;
+        oifname "eth0" $what meta l4proto udp drop;
+    }
+    chain in {
+        type filter hook input priority 0;
+        iifname "eth0" $what meta l4proto udp drop;
+    }
+}
+EOF
+    my $r = $t->run_in('alice', 'nft', '-f', $rules);
+    $r->{ok} or die $r->{output};
+}
+
+$t->underlay('alice');
+block('meta nfproto ipv4');
+$t->run;
+my $alice = $t->start_tailscaled('alice', control => $control,
+    key => 'key-alice');
+my $web = $control->wait_node('web', 20) or BAIL_OUT('nginx has not joined');
+my ($ip, $ip6) = map { s{/.*}{}r } $web->{Node}{Addresses}->@*;
+ok($control->wait_node('web', 20, sub ($n) {
+    grep { $_ eq '[fd77::1]:41641' } ($n->{Node}{Endpoints} // [])->@*
+}), 'nginx tells its IPv6 endpoint');
+is($t->wait_http('alice', "http://$ip/", 20)->status, 200, 'alice is served');
+
+# peer(): how nginx reaches alice: { path, endpoint }.
+sub peer () {
+    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) } // {};
+    my ($peer) = grep { $_->{name} =~ /^alice\./ }
+        map { $_->{peers}->@* } ($doc->{nodes} // [])->@*;
+    return $peer // {};
+}
+
+# wait_six(): until both ends say so.
+sub wait_six ($seconds) {
+    return Test::Tailnet::Process::until_true($seconds, sub {
+        my $peer = peer();
+        return ($peer->{path} // '') eq 'direct'
+            && $peer->{endpoint} =~ /^\[fd77::/
+            && ($alice->peer('web')->{CurAddr} // '') eq '[fd77::1]:41641';
+    });
+}
+
+my $loop = $t->start_reqloop('alice', url => "http://$ip:80/", parallel => 2,
+    interval => 20, timeout => 25_000, size => 6);
+ok(wait_six(30), 'directly, by IPv6') or diag(explain(peer()));
+like($alice->ping($ip, direct => 1), qr/ via \[fd77::1\]:41641 /,
+    'tailscale ping');
+like($t->ctl('ping', 'alice')->{output}, qr/ via .*\[fd77::/,
+    'tailnetctl ping');
+is($t->http_get('alice', "http://[$ip6]/")->status, 200, 'IPv6 in IPv6');
+
+block('');
+ok(Test::Tailnet::Process::until_true(30,
+    sub { (peer()->{path} // '') eq 'relay' }), 'UDP blocked: by the relay');
+block('meta nfproto ipv4');
+ok(wait_six(40), 'and directly again') or diag(explain(peer()));
+my $s = $loop->stop;
+is($s->{failures}, 0, "of $s->{requests} requests none has failed")
+    or diag(explain($s->{reasons}));
+
+$t->done_testing;
