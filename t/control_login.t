@@ -57,7 +57,12 @@ tailnet_node member {
     auth_key file:%%TESTDIR%%/ops.key;
 }
 events { }
-http { server { listen 127.0.0.1:8080; return 204; } }
+http {
+    server {
+        listen 127.0.0.1:8080;
+        location / { tailnet_acl accept local; tailnet_status; }
+    }
+}
 EOF
 $t->write_config($config);
 $t->run;
@@ -91,10 +96,18 @@ like(status('gone')->{error}, qr{no auth key: \S+/none\.key: No such file},
     'with its path');
 
 # The file is read again when it is needed.
-$t->write_file('wrong.key', "ops\n", 0600);
+$t->write_file('wrong.key', "ops\n", 0620);
 my $r = $t->ctl('login', 'wrong');
+ok(!$r->{ok}, 'a file that others can write');
+like($r->{output}, qr/wrong\.key: others than its owner can write it/,
+    'is refused');
+$t->write_file('wrong.key', "ops\n", 0604);
+$r = $t->ctl('login', 'wrong');
 ok($r->{ok}, 'login with the right key in the file') or diag($r->{output});
 like($r->{stdout}, qr/^wrong: running/m, 'it runs');
+ok($t->wait_for_log(
+    qr/\[warn\].*wrong\.key: others than its owner can read this key/, 2),
+    'with a warning that others can read it');
 
 if ($headscale) {
     is(wait_state('old', 'waiting'), 'waiting', 'a version it does not talk to');
@@ -127,6 +140,9 @@ my ($login) = $t->read_log =~ /.*node "person": to log it in, open (\S+)/s;
 like($login, qr{^\Q$url\E/(?:auth|register)/[\w-]+$}, 'the error log has the URL');
 unlike(JSON::PP->new->encode(status('person')), qr{/(?:auth|register)/},
     'the status has not');
+my $page = $t->http_get('host', 'http://127.0.0.1:8080/')->body;
+like($page, qr/"wants-login"/, '"tailnet_status" has the state');
+unlike($page, qr{/(?:auth|register)/|to log it in}, 'but not the way in');
 my $ctl = $t->spawn('host', [$t->binary('tailnetctl'), '--socket',
     $t->testdir . '/nginx-tailnet/admin.sock', 'login', 'person'],
     name => 'login');
@@ -179,6 +195,35 @@ ok($t->ctl('rotate', 'member')->{ok}, 'a new key on demand');
 ok($control->wait_node('member', 10, sub ($n) {
     $n->{Node}{Key} ne $before && $n->{Connected};
 }), 'the server has it');
+
+# ---- a login that does not wait for the logout ----
+
+$mark = $t->log_mark;
+$before = $control->node('member')->{Node}{Key};
+sub begin ($what) {
+    return $t->spawn('host', [$t->binary('tailnetctl'), '--socket',
+        $t->testdir . '/nginx-tailnet/admin.sock', $what, 'member'],
+        name => $what);
+}
+$control->silence(1);
+my $logout = begin('logout');
+ok(Test::Tailnet::Process::until_true(10, sub {
+    (status('member')->{control}{words} // '') eq 'logging out';
+}), 'a logout that the server does not answer yet');
+$ctl = begin('login');
+Test::Tailnet::Process::until_true(10, sub {
+    grep { (readlink // '') =~ /^socket:/ } glob "/proc/$ctl->{pid}/fd/*";
+});
+is(status('member')->{control}{words}, 'logging out', 'it goes on');
+$control->silence(0);
+is($ctl->wait(20), 0, 'the login comes after it') or diag($ctl->stderr);
+ok($control->wait_node('member', 10, sub ($n) {
+    $n->{Node}{Key} ne $before && $n->{Connected};
+}), 'with a new key');
+ok($t->wait_for_log(qr/node "member": logged out/, 2, from => $mark),
+    'the log has both');
+is(wait_state('member', 'running'), 'running', 'it stays in');
+$logout->stop;
 
 # ---- removal ----
 

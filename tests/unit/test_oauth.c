@@ -2,11 +2,11 @@
 /* links: tailnetd/control/fetch.c tailnetd/control/http1.c */
 /* links: tailnetd/control/message.c tailnetd/control/url.c core/tn_addr.c */
 /* links: tailnetd/engine/keytext.c */
-/* libs: -ljansson */
+/* libs: -ljansson -Wl,--wrap=free */
 /*
  * test_oauth.c: the two requests that make an auth key: where they go, what
  * becomes of answers, and that neither secret nor token is told to anybody
- * else.  The connection is faked.
+ * else, or kept when all is over.  The connection is faked.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,24 @@ struct stream {
 };
 
 static struct stream *last;
-static unsigned made;
+static unsigned made, timers, unwiped;
+
+void __real_free(void *p);
+void __wrap_free(void *p);
+
+/* No memory is given back with the secret or a token in it. */
+void
+__wrap_free(void *p)
+{
+    size_t len = p == NULL ? 0 : malloc_usable_size(p);
+
+    if (len > 0 && (memmem(p, len, "hush", 4) != NULL ||
+                       memmem(p, len, "\"tok\"", 5) != NULL ||
+                       memmem(p, len, "Bearer tok", 10) != NULL ||
+                       memmem(p, len, "tskey-x", 7) != NULL))
+        unwiped++;
+    __real_free(p);
+}
 
 static struct {
     unsigned calls;
@@ -66,6 +84,8 @@ void
 stream_free(struct stream *s)
 {
     last = s == last ? NULL : last;
+    if (s != NULL)
+        explicit_bzero(s, sizeof(*s)); /* as the real one does */
     free(s);
 }
 
@@ -83,12 +103,14 @@ loop_timer_new(void (*cb)(void *arg), void *arg)
 {
     (void)cb;
     (void)arg;
-    return malloc(1);
+    timers++;
+    return calloc(1, 1);
 }
 
 void
 loop_timer_free(struct loop_timer *t)
 {
+    timers -= t != NULL;
     free(t);
 }
 
@@ -116,6 +138,9 @@ done(void *arg, const struct oauth_result *r)
 {
     struct oauth **o = arg;
 
+    /* The request is gone, with its answer and its connection. */
+    assert_null(last);
+    assert_int_equal(timers, 0);
     result.calls++;
     snprintf(
         result.key, sizeof(result.key), "%s", r->key == NULL ? "" : r->key);
@@ -134,7 +159,7 @@ begin(const char *options, struct oauth **o)
     char err[OAUTH_WORDS_MAX], secret[256];
 
     memset(&result, 0, sizeof(result));
-    made = 0;
+    made = unwiped = 0;
     snprintf(secret, sizeof(secret), SECRET "%s", options);
     *o = oauth_new(
         secret, tags, 1, (struct tls_trust *)(uintptr_t)&result, done, o, err);
@@ -143,10 +168,16 @@ begin(const char *options, struct oauth **o)
 }
 
 static void
+bring(const char *text)
+{
+    last->ops->data(last->arg, (const uint8_t *)text, strlen(text));
+}
+
+static void
 answer(const char *text)
 {
     last->ops->connected(last->arg);
-    last->ops->data(last->arg, (const uint8_t *)text, strlen(text));
+    bring(text);
 }
 
 /* Unencrypted, the secret goes to the private address and to nobody between. */
@@ -206,11 +237,12 @@ works(void **state)
     last->ops->connected(last->arg);
     assert_non_null(strstr(last->sent, "Authorization: Bearer tok\r\n"));
     assert_null(strstr(last->sent, "hush"));
-    answer("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n"
-           "{\"key\":\"tskey-x\"}");
+    bring("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n"
+          "{\"key\":\"tskey-x\"}");
     assert_int_equal(result.calls, 1);
     assert_string_equal(result.key, "tskey-x");
     assert_null(o);
+    assert_int_equal(unwiped, 0);
 }
 
 /* What is no token: no second request; a redirection is not followed. */
@@ -253,6 +285,7 @@ refusals(void **state)
         assert_int_equal(result.retry, table[i].retry);
         assert_null(o);
         assert_null(last);
+        assert_int_equal(unwiped, 0);
     }
 }
 

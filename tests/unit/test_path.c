@@ -60,6 +60,8 @@ static struct {
     uint64_t one_way;
     bool no_udp, no_relay;
     uint32_t seed;
+    struct tn_endpoint watched; /* pings there are counted */
+    unsigned watched_pings;
 } net;
 
 static bool
@@ -140,6 +142,8 @@ static bool
 op_ping(void *ctx, const struct tn_endpoint *to, const uint8_t txid[12])
 {
     net.hosts[who(ctx)].pings++;
+    if (same(to, &net.watched))
+        net.watched_pings++;
     (void)udp(who(ctx), to, PING, txid);
     return true;
 }
@@ -648,6 +652,54 @@ pings_are_answered_once(void **state)
     assert_int_equal(path_candidates(net.hosts[0].path), 2);
 }
 
+/* A recorded ping, again and again from where its sender never was: whoever is
+ * there gets a pong and a ping for each, however long the path is without a
+ * direct way; and an address that fell silent is given up all the same. */
+static void
+replayed_pings(void **state)
+{
+    struct tn_endpoint victim = kit_endpoint("203.0.113.9:53"), at;
+    struct host *h = net.hosts;
+    uint8_t txid[12] = {1};
+    unsigned i, n;
+
+    (void)state;
+    net.watched = victim;
+    host(0, NAT_HARD, "10.0.0.1:41641", "198.51.100.1");
+    host(1, NAT_HARD, "10.0.1.1:41641", "198.51.100.2");
+    introduce();
+    talk(0, true);
+    talk(1, true);
+    run(10 * PATH_S);
+    assert_int_equal(state_of(0), PATH_RELAY);
+    for (n = 1; n <= 3; n++) {
+        txid[0] = (uint8_t)n;
+        assert_true(path_pinged(h[0].path, &victim, txid, net.now));
+        for (i = 0; i < 10; i++)
+            assert_false(path_pinged(h[0].path, &victim, txid, net.now));
+        run(60 * PATH_S);
+        assert_int_equal(net.watched_pings, n);
+    }
+    assert_true(h[0].calls > 30 && h[1].calls > 30); /* nor by calls */
+
+    teardown(state);
+    setup(state);
+    host(0, NAT_NONE, "198.51.100.1:41641", NULL);
+    host(1, NAT_NONE, "198.51.100.2:41641", NULL);
+    introduce();
+    talk(0, true);
+    run(10 * PATH_S);
+    assert_int_equal(state_of(0), PATH_DIRECT);
+    at = path_best(h[0].path);
+    net.no_udp = true;
+    for (i = 0; i < 70; i++) {
+        txid[0]++;
+        (void)path_pinged(h[0].path, &at, txid, net.now);
+        run(PATH_TRUST / 70 + 1);
+    }
+    assert_int_not_equal(state_of(0), PATH_DIRECT);
+}
+
 static void
 candidates_are_bounded(void **state)
 {
@@ -725,6 +777,7 @@ main(void)
         ROW(address_changes),
         ROW(nearer_address_wins),
         ROW(pings_are_answered_once),
+        ROW(replayed_pings),
         ROW(candidates_are_bounded),
         ROW(resumes),
         cmocka_unit_test(better),

@@ -22,12 +22,25 @@ struct fetch {
 };
 
 static void
+forget_request(struct fetch *f)
+{
+    if (f->text != NULL)
+        explicit_bzero(f->text, f->len);
+    free(f->text);
+    f->text = NULL;
+}
+
+/* The connection goes at once, and with it what was to be sent. */
+static void
 finish(struct fetch *f, const char *why)
 {
     if (f->over)
         return;
     f->over = true;
     loop_timer_set(f->timer, UINT64_MAX);
+    stream_free(f->stream);
+    f->stream = NULL;
+    forget_request(f);
     f->done(f->arg, why == NULL ? &f->answer : NULL, why);
 }
 
@@ -38,6 +51,8 @@ connected(void *arg)
 
     if (stream_send(f->stream, f->text, f->len) != 0)
         finish(f, "the request cannot be sent");
+    else
+        forget_request(f);
 }
 
 static void
@@ -148,8 +163,6 @@ fetch_free(struct fetch *f)
     stream_free(f->stream);
     loop_timer_free(f->timer);
     http1_free(&f->answer);
-    if (f->text != NULL)
-        explicit_bzero(f->text, f->len);
-    free(f->text);
+    forget_request(f);
     free(f);
 }

@@ -10,6 +10,7 @@
  */
 #include "session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -175,11 +176,14 @@ key_made(void *arg, const struct oauth_result *r)
     struct control *c = arg;
     struct login *l = &c->login;
     bool later = r->key == NULL && r->soon && !l->renewal;
+    const char *kind = oauth_kind(l->oauth);
 
+    oauth_free(l->oauth);
+    l->oauth = NULL;
     if (r->key != NULL) {
         say_notice("node \"%s\": an auth key was made with its OAuth client "
                    "secret (%s)",
-            c->node.name, oauth_kind(l->oauth));
+            c->node.name, kind);
         use_key(c, r->key, strlen(r->key));
     } else if (!later) {
         login_key_failed(c, r->why);
@@ -468,6 +472,7 @@ left(struct control *c, const char *why)
 {
     c->leave_request = 0;
     c->leaving = false;
+    loop_timer_set(c->login_timer, UINT64_MAX);
     if (why != NULL)
         say_warn("node \"%s\": the control server may not know of the logout: "
                  "%s",
@@ -475,14 +480,12 @@ left(struct control *c, const char *why)
     noise_wipe(c->key, sizeof(c->key));
     c->has_key = c->announced = false;
     session_save_keys(c);
+    if (c->rejoin) {
+        session_set_state(c, CONTROL_STOPPED, "logged out");
+        c->stopped = c->rejoin = false;
+        login_begin(c);
+    }
     session_next(c);
-}
-
-static void
-leave_head(void *arg, const struct h2_answer *a)
-{
-    (void)arg;
-    (void)a;
 }
 
 static void
@@ -496,11 +499,22 @@ leave_data(void *arg, const uint8_t *p, size_t len)
 static void
 leave_done(void *arg, const char *why)
 {
-    left(arg, why);
+    struct control *c = arg;
+    unsigned status = c->login.status, retry = c->login.retry;
+    char words[32];
+
+    login_cancel(c);
+    if (why == NULL && (status == 429 || status == 503)) {
+        session_failed(c, retry > 0 ? retry : 5,
+            "the control server asks to wait (HTTP status %u)", status);
+        return;
+    }
+    snprintf(words, sizeof(words), "HTTP status %u", status);
+    left(c, why == NULL && status != 200 ? words : why);
 }
 
 static const struct h2_ops leave_ops = {
-    .head = leave_head, .data = leave_data, .done = leave_done};
+    .head = head, .data = leave_data, .done = leave_done};
 
 void
 login_leave(struct control *c)
@@ -526,4 +540,6 @@ login_leave(struct control *c)
     c->leave_request = session_request(
         c, "POST", "/machine/register", body, len, &leave_ops);
     message_free(body, len);
+    if (c->leave_request > 0)
+        loop_timer_set(c->login_timer, loop_now() + SESSION_REQUEST_MS);
 }

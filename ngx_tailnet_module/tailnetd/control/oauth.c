@@ -51,6 +51,14 @@ ask(struct oauth *o, const char *path, const char *token, const char *body,
     return o->fetch == NULL ? -1 : 0;
 }
 
+/* Of the last request, and its answer, nothing is kept. */
+static void
+end(struct oauth *o)
+{
+    fetch_free(o->fetch);
+    o->fetch = NULL;
+}
+
 static void
 fail(struct oauth *o, const char *what, const char *why, bool soon,
     unsigned retry)
@@ -60,6 +68,7 @@ fail(struct oauth *o, const char *what, const char *why, bool soon,
 
     snprintf(words, sizeof(words), "the OAuth client secret: %.100s%s: %.300s",
         o->is.base, what, why);
+    end(o);
     o->done(o->arg, &r); /* nothing after it: it may have freed us */
 }
 
@@ -101,8 +110,7 @@ token_came(void *arg, const struct http1 *a, const char *why)
     int rc;
 
     if (take(o, TOKEN_PATH, "access_token", a, why, token) == 0) {
-        fetch_free(o->fetch);
-        o->fetch = NULL;
+        end(o);
         rc = ask(o, KEYS_PATH, token, o->body, o->len);
         if (rc != 0)
             fail(o, KEYS_PATH, "out of memory", true, 0);
@@ -117,8 +125,10 @@ key_came(void *arg, const struct http1 *a, const char *why)
     struct oauth_result r = {.key = key};
     struct oauth *o = arg;
 
-    if (take(o, KEYS_PATH, "key", a, why, key) == 0)
+    if (take(o, KEYS_PATH, "key", a, why, key) == 0) {
+        end(o);
         o->done(o->arg, &r);
+    }
     noise_wipe(key, sizeof(key));
 }
 
@@ -168,7 +178,7 @@ oauth_free(struct oauth *o)
 {
     if (o == NULL)
         return;
-    fetch_free(o->fetch);
+    end(o);
     if (o->body != NULL)
         message_free(o->body, o->len);
     noise_wipe(o, sizeof(*o));

@@ -12,6 +12,8 @@ struct candidate {
     uint64_t last_ping; /* ours; 0: none since it may be pinged at once */
     uint64_t heard;     /* ping or pong from there */
     bool answered_ping; /* we pinged back since last_ping's round */
+    bool proven;        /* a pong came from there */
+    bool owed;          /* a ping came from there since our last one */
     bool has_txid;
     uint8_t txid[12]; /* of its last ping */
 };
@@ -190,14 +192,27 @@ room_for_ping(struct path *p)
     return true;
 }
 
+/*
+ * Anybody who recorded a ping may send it again, from any address.  An address
+ * that nothing but pings speak for, and that has never answered, gets one of
+ * ours for each that came from there: nobody is sent more than he was before.
+ */
+static bool
+may_ping(const struct candidate *c)
+{
+    return c->proven || c->owed || c->from != PATH_FROM_PING;
+}
+
 static bool
 ping(struct path *p, const struct tn_endpoint *to, uint64_t now)
 {
     struct candidate *c = find(p, to);
     struct pending *w;
 
-    if (c != NULL)
+    if (c != NULL) {
         c->last_ping = now;
+        c->owed = false;
+    }
     if (same(to, &p->best)) {
         p->asked = p->asked == 0 ? now : p->asked;
         p->asked_last = now;
@@ -228,7 +243,7 @@ call(struct path *p, uint64_t now)
 static void
 probe(struct path *p, uint64_t now, bool calls)
 {
-    bool sent = p->ncandidates == 0;
+    bool sent = false, none = true;
     size_t i;
 
     if (p->last_scan != 0 && now - p->last_scan < SCAN_EVERY)
@@ -237,12 +252,15 @@ probe(struct path *p, uint64_t now, bool calls)
     for (i = 0; i < p->ncandidates; i++) {
         struct candidate *c = &p->candidates[i];
 
+        if (!may_ping(c))
+            continue;
+        none = false;
         if (c->last_ping == 0 || now - c->last_ping >= PATH_PING_EVERY) {
             c->answered_ping = false;
             sent = ping(p, &c->at, now) || sent;
         }
     }
-    if (calls && sent)
+    if (calls && (sent || none))
         call(p, now);
 }
 
@@ -414,11 +432,13 @@ path_pinged(struct path *p, const struct tn_endpoint *src,
     if (c == NULL)
         return true;
     c->heard = now;
+    /* It may be an old ping, and its source forged: that puts off the question
+     * whether the best address answers, but not the end of its trust. */
     path_heard(p, src);
     if (c->has_txid && memcmp(c->txid, txid, sizeof(c->txid)) == 0)
         return false;
     memcpy(c->txid, txid, sizeof(c->txid));
-    c->has_txid = true;
+    c->has_txid = c->owed = true;
     /* The way is open from there, so ours may have been lost a moment ago at a
      * NAT that did not know of us yet. */
     if (!c->answered_ping && path_active(p, now) && !trusted(p, now)) {
@@ -450,6 +470,7 @@ path_pong(struct path *p, const uint8_t txid[12], uint64_t now)
     if (c == NULL) /* meanwhile it is not an address of the peer any more */
         return true;
     p->last_heard = c->heard = now;
+    c->proven = true;
     us = now - w.sent < UINT32_MAX ? (uint32_t)(now - w.sent) : UINT32_MAX;
     if (!trusted(p, now) || path_better(&w.to, us, &p->best, p->best_us))
         set_best(p, &w.to);

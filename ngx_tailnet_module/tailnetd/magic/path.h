@@ -18,6 +18,9 @@
  *   idle ─ send ─► relay ◄─ ping timed out ─ doubt ◄─ trust lapsed ─ direct
  *                    └──────────── pong ───────┴──────── pong ────────►┘
  *
+ * An address that only a ping came from is pinged once for each, until it has
+ * answered: the ping may be an old one, its source forged.
+ *
  * Only a pong makes or extends trust: neither data nor the source of a ping
  * does.  An answer is asked for by the heartbeat, by a peer that calls, and
  * when what is sent has no echo for PATH_QUIET; what comes from that address
