@@ -70,7 +70,7 @@ EOF
     my $mark = $t->log_mark;
     my $begin = time;
     $t->run;
-    $t->wait_for_log(qr/a netmap with $n peers? rules/, PATIENCE, from => $mark)
+    $t->wait_for_log(qr/netmap applied: $n peers?/, PATIENCE, from => $mark)
         or die 'no netmap: ' . $t->log_since($mark);
     return ($control, time - $begin);
 }

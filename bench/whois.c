@@ -94,7 +94,7 @@ make_snapshot(struct tn_snap *s, uint32_t npeers)
     struct publish_opts opts = {.generation = 1, .now = 1};
     char err[TN_ERR_MAX];
     void *bytes, *map;
-    size_t size;
+    size_t size, at = 0;
     int fd;
 
     nm.self.name = name;
@@ -114,8 +114,9 @@ make_snapshot(struct tn_snap *s, uint32_t npeers)
     if (publish_build(&nm, &opts, &bytes, &size, err) != 0) {
         die(err);
     }
-    fd = publish_memfd(bytes, size);
-    if (fd == -1 || publish_seal(fd) != 0) {
+    fd = publish_memfd();
+    if (fd == -1 || publish_write(fd, bytes, &at, size) != 0 ||
+        publish_seal(fd) != 0) {
         die("no memory file");
     }
     map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);

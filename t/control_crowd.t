@@ -6,7 +6,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use List::Util qw(min);
 use Test::More;
 use Test::Tailnet;
@@ -19,7 +18,7 @@ use constant {
     CHANGES => 1000,
 };
 
-my $t = Test::Tailnet->new(also => ['control']);
+my $t = Test::Tailnet->new(also => ['control', 'reqloop']);
 
 my $control = $t->start_control(crowd => PEERS, keys => [
     { Key => 'secret-web', Tags => ['tag:web'] }]);
@@ -45,6 +44,10 @@ http {
     server {
         tailnet_listen 80;
         listen 127.0.0.1:8080;
+        location = /status {
+            tailnet_acl accept local;
+            tailnet_status;
+        }
         location / {
             tailnet_acl accept tag:gpu;
             add_header X-Node \$tailnet_node;
@@ -60,15 +63,16 @@ EOF
 mkdir $t->testdir . '/html';
 $t->write_file('html/index.html', "hello\n");
 
-sub status () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status', 'web')->{stdout}) };
-    return ($doc // {})->{nodes}[0] // {};
+# How many messages of the stream were heard.
+sub heard () {
+    return $t->ctl('--json', 'status', 'web')->{stdout} =~ /"messages":(\d+)/
+        ? $1 : 0;
 }
 
 # ---- joining ----
 
 $t->run;
-ok($t->wait_for_log(qr/a netmap with @{[PEERS]} peers rules/, PATIENCE),
+ok($t->wait_for_log(qr/netmap applied: @{[PEERS]} peers/, PATIENCE),
     'nginx joins ' . PEERS . ' peers');
 my $known = $control->wait_node('webserver', PATIENCE) or BAIL_OUT('not joined');
 my $self = $known->{Node}{Addresses}[0] =~ s{/.*}{}r;
@@ -130,6 +134,30 @@ $control->message('webserver', { PeersChangedPatch => [
 becomes('app', 'and has not, after all');
 is($t->wait_http('alice', "http://$self/", PATIENCE)->status, 200, 'she is let in');
 
+# ---- all of them are shown, and nobody waits for that ----
+
+# complete(document): nobody is missing, or there twice.
+sub complete ($text, $what) {
+    my ($peers) = $text =~ /"peers":\[(.*)\]\}\]\}\s*\z/s;
+    my @names = ($peers // '') =~ /\{"name":"([^"]*)","addresses":/g;
+    my %name = map { $_ => 1 } @names;
+
+    is(@names, PEERS + 1, "$what: all peers") or diag(substr $text, 0, 500);
+    is(keys %name, PEERS + 1, "$what: each once");
+    ok($name{'alice.tailnet.test'} && $name{'crowd-9999.tailnet.test'},
+        "$what: with their names");
+}
+
+my $loop = $t->start_reqloop('alice', url => "http://$self:80/", parallel => 2,
+    timeout => 1000 * PATIENCE);
+my @pages = map { $t->fetch('host', 'http://127.0.0.1:8080/status',
+    timeout => PATIENCE) } 1 .. 3;
+complete($t->ctl('--json', 'status', 'web')->{stdout}, 'tailnetctl');
+complete($_->response->body, 'tailnet_status') for @pages;
+my $asked = $loop->stop;
+is($asked->{failures}, 0, 'requests go on meanwhile') or diag(explain($asked));
+note("$asked->{requests} requests, the longest took $asked->{max_ms} ms");
+
 # ---- a thousand of them ----
 
 my %pid = (engine => $t->engine, holder => $t->holder,
@@ -148,7 +176,7 @@ sub settled ($messages) {
     my ($before, $now) = (census());
 
     ok(Test::Tailnet::Process::until_true(PATIENCE,
-        sub { status()->{control}{messages} >= $messages }), 'all are heard');
+        sub { heard() >= $messages }), 'all are heard');
     Test::Tailnet::Process::until_true(5, sub {
         ($before, $now) = ($now // $before, undef);
         select undef, undef, undef, 0.3;
@@ -166,7 +194,7 @@ sub settled ($messages) {
 # kB of private memory: a tenth of what a netmap takes.
 my $tolerance = 0.15 * PEERS;
 
-my $heard = status()->{control}{messages};
+my $heard = heard();
 $control->changes('mixed', WARM_UP);
 my $before = settled($heard + WARM_UP);
 $control->changes('mixed', CHANGES, 2);

@@ -16,6 +16,7 @@
 #include <jansson.h>
 
 #define ANSWER_S 10
+#define STATUS_S 40 /* of a large tailnet; tailnetd ends it before */
 
 const char *ctl_socket;
 bool ctl_json;
@@ -69,6 +70,15 @@ find_socket(void)
             "--socket PATH");
 }
 
+static void
+wait_at_most(int fd, time_t seconds)
+{
+    struct timeval tv = {seconds, 0};
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+}
+
 int
 ctl_connect(void)
 {
@@ -76,7 +86,6 @@ ctl_connect(void)
     struct tn_admin_hello hello = {.h = {.type = TN_ADMIN_HELLO},
         .version = TN_ADMIN_VERSION,
         .role = TN_ROLE_CTL};
-    struct timeval tv = {ANSWER_S, 0};
     struct tn_admin_hello_ok ok;
     const char *path = find_socket();
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -86,8 +95,7 @@ ctl_connect(void)
     strcpy(un.sun_path, path);
     if (fd == -1 || connect(fd, (struct sockaddr *)&un, sizeof(un)) != 0)
         ctl_die("%s: %s", path, strerror(errno));
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+    wait_at_most(fd, ANSWER_S);
     if (ctl_ask(fd, &hello, sizeof(hello), TN_ADMIN_HELLO_OK, &ok, sizeof(ok),
             NULL, NULL) < sizeof(ok))
         ctl_die("%s: not a tailnetd", path);
@@ -204,6 +212,7 @@ ctl_status(int argc, char **argv, char **text)
     struct tn_admin_node ask = {.h = {.type = TN_ADMIN_STATUS}};
     size_t len = sizeof(ask.h);
     json_t *doc, *nodes;
+    int fd;
 
     if (argc > 2) {
         ctl_warn("%s takes at most one argument: NODE", argv[0]);
@@ -215,7 +224,9 @@ ctl_status(int argc, char **argv, char **text)
         strcpy(ask.node, argv[1]);
         len += strlen(argv[1]);
     }
-    *text = ctl_text(ctl_connect(), &ask, len);
+    fd = ctl_connect();
+    wait_at_most(fd, STATUS_S);
+    *text = ctl_text(fd, &ask, len);
     doc = json_loads(*text, 0, NULL);
     nodes = json_object_get(doc, "nodes");
     if (!json_is_array(nodes))
@@ -271,7 +282,9 @@ ctl_node(int fd, const char *name)
             ctl_die("out of memory");
         return only;
     }
+    wait_at_most(fd, STATUS_S);
     text = ctl_text(fd, &ask, sizeof(ask));
+    wait_at_most(fd, ANSWER_S);
     doc = json_loads(text, 0, NULL);
     nodes = json_object_get(doc, "nodes");
     if (json_array_size(nodes) != 1)

@@ -1,18 +1,19 @@
 /*
  * tn_snap.h: the snapshot of one node's tailnet, drawn as bytes.
  *
- * tailnetd's engine writes it once into a memory file, seals that (write,
- * shrink, grow) and publishes it; nginx's workers and tailnetctl map and read
- * it.  Host byte order, offsets only, every offset from the start of the file
- * and a multiple of 8 (but for strings inside other strings).  A reader trusts
- * nothing: tn_snap_read.h checks the header once per mapping and every record
- * at use.
+ * tailnetd's engine writes it into a memory file (all of it, or a copy of the
+ * one before and then what is different), seals that (write, shrink, grow) and
+ * publishes it; nginx's workers and tailnetctl map and read it.  Bytes that
+ * nothing refers to may be anywhere behind the header.  Host byte order,
+ * offsets only, every offset from the start of the file and a multiple of 8
+ * (but for strings inside other strings).  A reader trusts nothing:
+ * tn_snap_read.h checks the header once per mapping and every record at use.
  *
  *   0 ┌──────────────────────────────────────┐
  *     │ tn_snap_head                         │
  *     ├──────────────────────────────────────┤ addr_off
  *     │ addr_slots × u32: peer, hash, or 0   │ open addressing, linear
- *     ├──────────────────────────────────────┤ name_off   probing, load ≤ 1/2
+ *     ├──────────────────────────────────────┤ name_off   probing, load ≤ 5/8
  *     │ name_slots × tn_snap_name            │
  *     ├──────────────────────────────────────┤ tag_off
  *     │ ntags × tn_snap_tag, sorted by name  │

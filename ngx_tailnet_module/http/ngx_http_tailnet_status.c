@@ -10,9 +10,6 @@
 #include <sys/stat.h>
 
 
-#define NGX_HTTP_TAILNET_STATUS_MAX  (64 * 1024 * 1024)
-
-
 typedef struct {
     ngx_uint_t                   on;        /* unsigned  on:1; */
     ngx_tailnet_place_t          place;
@@ -174,12 +171,12 @@ ngx_http_tailnet_status_answer(void *data, ngx_tailnet_msg_t *m)
 static ngx_int_t
 ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd)
 {
-    size_t        size;
-    ssize_t       n;
-    ngx_int_t     rc;
-    ngx_buf_t    *b;
-    struct stat   st;
-    ngx_chain_t   out;
+    ngx_int_t                 rc;
+    ngx_buf_t                *b;
+    struct stat               st;
+    ngx_chain_t               out;
+    ngx_pool_cleanup_t       *cln;
+    ngx_pool_cleanup_file_t  *clnf;
 
     if (fstat(fd, &st) == -1) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, ngx_errno,
@@ -187,38 +184,47 @@ ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (st.st_size < 1 || st.st_size > NGX_HTTP_TAILNET_STATUS_MAX) {
+    if (st.st_size < 1) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "tailnet_status: a status of %O bytes is not shown, "
-                      "the largest is %d",
-                      st.st_size, NGX_HTTP_TAILNET_STATUS_MAX);
+                      "tailnet_status: tailnetd gave an empty status");
         return NGX_HTTP_SERVICE_UNAVAILABLE;
     }
 
-    size = st.st_size;
-
-    b = ngx_create_temp_buf(r->pool, size);
+    b = ngx_calloc_buf(r->pool);
     if (b == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    /* a memory file: reading it does not block */
-
-    while (b->last < b->end) {
-        n = pread(fd, b->last, b->end - b->last, b->last - b->pos);
-
-        if (n <= 0) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log,
-                          n == -1 ? ngx_errno : 0,
-                          "tailnet_status: pread() failed");
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        b->last += n;
+    b->file = ngx_pcalloc(r->pool, sizeof(ngx_file_t));
+    if (b->file == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pool_cleanup_file_t));
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    /* it may be large: it is sent as it is, and read in pieces if at all */
+
+    b->file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (b->file->fd == -1) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, ngx_errno,
+                      "tailnet_status: fcntl(F_DUPFD_CLOEXEC) failed");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_str_set(&b->file->name, "tailnet_status");
+    b->file->log = r->connection->log;
+
+    cln->handler = ngx_pool_cleanup_file;
+    clnf = cln->data;
+    clnf->fd = b->file->fd;
+    clnf->name = b->file->name.data;
+    clnf->log = r->pool->log;
+
     r->headers_out.status = NGX_HTTP_OK;
-    r->headers_out.content_length_n = size;
+    r->headers_out.content_length_n = st.st_size;
     ngx_str_set(&r->headers_out.content_type, "application/json");
     r->headers_out.content_type_len = r->headers_out.content_type.len;
     r->headers_out.content_type_lowcase = NULL;
@@ -229,6 +235,8 @@ ngx_http_tailnet_status_send(ngx_http_request_t *r, int fd)
         return rc;
     }
 
+    b->file_last = st.st_size;
+    b->in_file = 1;
     b->last_buf = (r == r->main) ? 1 : 0;
     b->last_in_chain = 1;
 

@@ -93,7 +93,7 @@ well_formed(const struct ipc_msg *m, size_t nfds)
     case IPC_LOG:
         return nfds == 1;
     case IPC_ANSWER:
-        return nfds <= 1; /* none: there was no memory for one */
+        return ended(m->text, sizeof(m->text)) && nfds <= 1;
     default:
         return false;
     }

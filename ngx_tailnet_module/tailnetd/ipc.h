@@ -31,7 +31,8 @@
  *                           forget the name
  *     NETCONF node, addrs   addresses of mesh0 in the node's namespace
  *     SNAPSHOT node, fd     publish (sealed memory file, generation)
- *     ANSWER id, fd         to QUERY: memory file with a JSON document
+ *     ANSWER id, fd, text   to QUERY: memory file with a JSON document, or why
+ *                           there is none ("": no memory)
  *     SAVE   node, kind, fd a memory file for the node's state directory
  *     WANTKEY node          its auth key is needed now
  *     UNMADE  node          NODE could not be done: again, later
@@ -140,7 +141,7 @@ struct ipc_msg {
             uint32_t nlisteners; /* LISTENERS */
             struct ipc_listener listeners[IPC_LISTENERS_MAX];
         };
-        char text[TN_ERR_MAX]; /* NOFILE, AUTHKEY */
+        char text[TN_ERR_MAX]; /* NOFILE, AUTHKEY, ANSWER */
     };
 };
 

@@ -32,6 +32,12 @@ struct loop_timer {
     void *arg;
 };
 
+struct loop_idle {
+    uv_idle_t idle; /* first: the handle is the struct */
+    void (*cb)(void *arg);
+    void *arg;
+};
+
 static uv_loop_t uv;
 
 int
@@ -195,6 +201,45 @@ loop_timer_free(struct loop_timer *t)
         return;
     (void)uv_timer_stop(&t->timer);
     uv_close((uv_handle_t *)&t->timer, freed);
+}
+
+static void
+turned(uv_idle_t *idle)
+{
+    struct loop_idle *i = (struct loop_idle *)idle;
+
+    i->cb(i->arg);
+}
+
+struct loop_idle *
+loop_idle_new(void (*cb)(void *arg), void *arg)
+{
+    struct loop_idle *i = calloc(1, sizeof(*i));
+
+    if (i == NULL)
+        return NULL;
+    i->cb = cb;
+    i->arg = arg;
+    (void)uv_idle_init(&uv, &i->idle); /* cannot fail */
+    return i;
+}
+
+void
+loop_idle_want(struct loop_idle *i, bool wanted)
+{
+    if (wanted)
+        (void)uv_idle_start(&i->idle, turned);
+    else
+        (void)uv_idle_stop(&i->idle);
+}
+
+void
+loop_idle_free(struct loop_idle *i)
+{
+    if (i == NULL)
+        return;
+    (void)uv_idle_stop(&i->idle);
+    uv_close((uv_handle_t *)&i->idle, freed);
 }
 
 /* ---- host names ---- */

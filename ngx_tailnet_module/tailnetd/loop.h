@@ -17,6 +17,7 @@
 
 struct loop_watch;
 struct loop_timer;
+struct loop_idle;
 struct loop_lookup;
 
 /* Returns 0, or -1: no loop to be had (errno). */
@@ -56,6 +57,15 @@ int loop_watch_want(struct loop_watch *w, bool readable, bool writable);
 struct loop_timer *loop_timer_new(void (*cb)(void *arg), void *arg);
 void loop_timer_set(struct loop_timer *t, uint64_t at);
 void loop_timer_free(struct loop_timer *t);
+
+/*
+ * loop_idle_new(cb, arg): long work in pieces.  While it is wanted, ${cb} is
+ * called once in each turn of the loop, which does not sleep meanwhile and
+ * serves descriptors and timers in between.  A new one is not wanted.
+ */
+struct loop_idle *loop_idle_new(void (*cb)(void *arg), void *arg);
+void loop_idle_want(struct loop_idle *i, bool wanted);
+void loop_idle_free(struct loop_idle *i);
 
 /*
  * loop_lookup_new(host, cb, arg): the addresses of ${host}, as the system's

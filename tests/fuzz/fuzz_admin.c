@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -333,8 +334,9 @@ state_save(const char *path, enum ipc_save kind, int fd, char err[TN_ERR_MAX])
 }
 
 int
-authkey_open(const char *source, char err[TN_ERR_MAX])
+authkey_open(const char *source, int secret, char err[TN_ERR_MAX])
 {
+    FUZZ_MUST(secret == -1 || fcntl(secret, F_GET_SEALS) > 0);
     snprintf(err, TN_ERR_MAX, "%.200s: no", source);
     return s.fail & FAIL_FILE ? -1 : some_fd();
 }
@@ -604,6 +606,20 @@ say_node(unsigned k, struct fuzz_input *in)
 }
 
 static void
+say_secret(unsigned k, uint8_t what)
+{
+    struct tn_admin_node m = {.h = {.type = TN_ADMIN_SECRET, .seq = ++s.seq}};
+    int fd = memfd_create("secret", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    strcpy(m.node, what & 2 ? "db" : "web");
+    FUZZ_MUST(fd != -1 && ftruncate(fd, what & 4 ? 4097 : 8) == 0);
+    fcntl(fd, F_ADD_SEALS,
+        F_SEAL_WRITE | F_SEAL_GROW | (what & 8 ? 0 : F_SEAL_SHRINK));
+    say(k, &m, sizeof(m), what & 16 ? &udp : &fd, 1);
+    close(fd);
+}
+
+static void
 say_inherit(unsigned k, struct fuzz_input *in)
 {
     struct tn_admin_inherit m = {
@@ -669,10 +685,10 @@ engine(struct fuzz_input *in)
         query_fail_all();
         break;
     case 2:
-        query_answer(s.query, 0);
+        query_answer(s.query, 0, "");
         break;
     case 3:
-        query_answer(fuzz_u8(in), -1);
+        query_answer(fuzz_u8(in), -1, what & 8 ? "busy" : "");
         break;
     case 4:
         if (n != NULL && what & 64) {
@@ -732,7 +748,11 @@ step(struct fuzz_input *in)
         say_node(k, in);
         break;
     case 9:
-        say_head(k, heads[fuzz_u8(in) % 4]);
+        what = fuzz_u8(in);
+        if (what < 192)
+            say_head(k, heads[what % 4]);
+        else
+            say_secret(k, what);
         break;
     case 10:
         say_inherit(k, in);

@@ -1,9 +1,11 @@
 /* links: tailnetd/control/control.c tailnetd/control/session.c */
 /* links: tailnetd/control/login.c tailnetd/control/poll.c tailnetd/control/renewal.c */
 /* links: tailnetd/control/pong.c tailnetd/control/message_pong.c tailnetd/control/oauth.c */
+/* links: tailnetd/control/cache.c */
 /* links: tailnetd/control/message.c tailnetd/control/message_oauth.c */
 /* links: tailnetd/control/url.c tailnetd/control/map_frame.c */
 /* links: tailnetd/control/map_state.c tailnetd/control/map_yard.c */
+/* links: tailnetd/control/map_claim.c tailnetd/control/map_follow.c */
 /* links: tailnetd/control/map_json_delta.c tailnetd/control/map_json.c */
 /* links: tailnetd/control/map_json_node.c tailnetd/control/map_json_rule.c */
 /* links: tailnetd/control/map_json_grant.c tailnetd/control/map_json_value.c */
@@ -22,6 +24,7 @@
  */
 #include <jansson.h>
 #include <time.h>
+#include <unistd.h>
 #include <zstd.h>
 
 #include "../../ngx_tailnet_module/tailnetd/control/channel.h"
@@ -238,17 +241,22 @@ on_netmap(void *arg, struct netmap *nm, bool cached)
 }
 
 static void
-on_changes(void *arg, const uint32_t *rows, size_t count)
+on_changes(void *arg, const struct netmap_changes *c)
 {
+    const struct netmap *nm = node.nm;
     size_t i;
 
     (void)arg;
-    FUZZ_MUST(node.nm != NULL && count > 0);
-    for (i = 0; i < count; i++) {
-        FUZZ_MUST(rows[i] < node.nm->npeers);
-        fuzz_touch(node.nm->peers[rows[i]].endpoints,
-            node.nm->peers[rows[i]].nendpoints * sizeof(struct tn_endpoint));
+    FUZZ_MUST(nm != NULL && c->ngone + c->nadded + c->nrows > 0);
+    FUZZ_MUST(c->nadded <= nm->npeers);
+    for (i = 0; i < c->nrows; i++) {
+        FUZZ_MUST(c->rows[i] < nm->npeers - c->nadded);
+        fuzz_touch(nm->peers[c->rows[i]].endpoints,
+            nm->peers[c->rows[i]].nendpoints * sizeof(struct tn_endpoint));
     }
+    for (i = nm->npeers - c->nadded; i < nm->npeers; i++)
+        fuzz_touch(nm->peers[i].allowed_ips,
+            nm->peers[i].nallowed_ips * sizeof(struct tn_prefix));
 }
 
 static void
@@ -265,16 +273,26 @@ on_state(void *arg)
 }
 
 static void
-on_save(void *arg, const char *name, const void *bytes, size_t len)
+on_save_keys(void *arg, const void *bytes, size_t len)
 {
-    size_t which = strcmp(name, CONTROL_SAVE_KEYS) != 0;
+    (void)arg;
+    FUZZ_MUST(len > 0 && len <= CONTROL_STATE_MAX);
+    free(node.text[0]);
+    node.text[0] = fuzz_copy(bytes, len);
+    node.len[0] = len;
+}
+
+static void
+on_save_netmap(void *arg, int fd)
+{
+    off_t len = lseek(fd, 0, SEEK_END);
 
     (void)arg;
-    FUZZ_MUST(which == 0 || strcmp(name, CONTROL_SAVE_NETMAP) == 0);
-    FUZZ_MUST(len > 0 && (which == 1 || len <= CONTROL_STATE_MAX));
-    free(node.text[which]);
-    node.text[which] = fuzz_copy(bytes, len);
-    node.len[which] = len;
+    FUZZ_MUST(len > 0);
+    free(node.text[1]);
+    node.text[1] = malloc((size_t)len);
+    FUZZ_MUST(pread(fd, node.text[1], (size_t)len, 0) == len);
+    node.len[1] = (size_t)len;
 }
 
 static void
@@ -298,7 +316,8 @@ static const struct control_ops ops = {.key = on_key,
     .netmap = on_netmap,
     .changes = on_changes,
     .state = on_state,
-    .save = on_save,
+    .save_keys = on_save_keys,
+    .save_netmap = on_save_netmap,
     .auth_key_wanted = on_auth_key_wanted,
     .ping = on_ping};
 

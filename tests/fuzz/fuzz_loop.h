@@ -71,6 +71,53 @@ loop_timer_free(struct loop_timer *t)
     free(t);
 }
 
+/* Work in pieces: a timer that is due at once, again and again. */
+struct loop_idle {
+    struct loop_timer *turn;
+    bool wanted;
+    void (*cb)(void *arg);
+    void *arg;
+};
+
+static inline void
+loop_idle_turn(void *arg)
+{
+    struct loop_idle *i = arg;
+
+    if (!i->wanted)
+        return;
+    loop_timer_set(i->turn, loop.now);
+    i->cb(i->arg);
+}
+
+struct loop_idle *
+loop_idle_new(void (*cb)(void *arg), void *arg)
+{
+    struct loop_idle *i = calloc(1, sizeof(*i));
+
+    FUZZ_MUST(i != NULL);
+    i->turn = loop_timer_new(loop_idle_turn, i);
+    i->cb = cb;
+    i->arg = arg;
+    return i;
+}
+
+void
+loop_idle_want(struct loop_idle *i, bool wanted)
+{
+    i->wanted = wanted;
+    loop_timer_set(i->turn, wanted ? loop.now : UINT64_MAX);
+}
+
+void
+loop_idle_free(struct loop_idle *i)
+{
+    if (i == NULL)
+        return;
+    loop_timer_free(i->turn);
+    free(i);
+}
+
 /* Runs what is due meanwhile, each at its time; a machine that never comes to
  * rest is found out. */
 static inline void

@@ -1,13 +1,14 @@
 /* links: core/tn_addr.c core/tn_snap_read.c */
 /* links: tailnetd/control/map_state.c tailnetd/control/map_json_delta.c */
 /* links: tailnetd/control/map_yard.c */
-/* links: tailnetd/control/map_yard.c */
+/* links: tailnetd/control/map_claim.c tailnetd/control/map_follow.c */
 /* links: tailnetd/control/map_json.c tailnetd/control/map_json_node.c */
 /* links: tailnetd/control/map_json_rule.c tailnetd/control/map_json_grant.c */
 /* links: tailnetd/control/map_json_value.c tailnetd/control/map_json_claim.c */
 /* links: tailnetd/control/map_json_derp.c tailnetd/control/map_json_write.c */
 /* links: tailnetd/engine/keytext.c tailnetd/engine/netmap.c */
 /* links: tailnetd/engine/publish.c tailnetd/engine/span.c */
+/* links: tailnetd/engine/publish_edit.c tailnetd/engine/record.c */
 /* libs: -ljansson */
 /* max_len: 8192 */
 /*
@@ -17,9 +18,9 @@
  * first byte: settings; a line of "!" begins the stream anew.
  */
 #include "../../ngx_tailnet_module/core/tn_snap_read.h"
-#include "../../ngx_tailnet_module/tailnetd/control/map_json_write.h"
 #include "../../ngx_tailnet_module/tailnetd/control/map_state.h"
 #include "../../ngx_tailnet_module/tailnetd/engine/publish.h"
+#include "../unit/map_text.h"
 #include "fuzz.h"
 
 #define NOW          1800000000
@@ -177,7 +178,7 @@ written(struct map_state *s, size_t *len)
     FUZZ_MUST((nm == NULL) == !map_state_ready(s));
     if (nm == NULL)
         return NULL;
-    text = map_json_write(nm, len);
+    text = map_text(nm, len);
     FUZZ_MUST(text != NULL);
     netmap_free(nm);
     return text;
@@ -233,7 +234,7 @@ hold(struct held *h, struct netmap *nm)
     char *text;
 
     if (h->nm != NULL) {
-        text = map_json_write(h->nm, &len);
+        text = map_text(h->nm, &len);
         FUZZ_MUST(text != NULL && len == h->len);
         FUZZ_MUST(memcmp(text, h->text, len) == 0);
         free(text);
@@ -241,34 +242,96 @@ hold(struct held *h, struct netmap *nm)
         free(h->text);
     }
     h->nm = nm;
-    h->text = nm == NULL ? NULL : map_json_write(nm, &h->len);
+    h->text = nm == NULL ? NULL : map_text(nm, &h->len);
     FUZZ_MUST((nm == NULL) == (h->text == NULL));
 }
 
-/* The netmap that follows is brought up to date, or replaced by a new one; in
- * either case it says what ${nm}, of now, does. */
+/* The netmap that follows, and the keys that its changes lead to. */
+struct follower {
+    struct netmap *nm;
+    uint8_t (*keys)[32];
+    size_t n;
+};
+
 static void
-follow(struct map_state *s, struct netmap **follower, const struct netmap *nm,
+look(struct follower *f)
+{
+    free(f->keys);
+    f->n = f->nm->npeers;
+    f->keys = calloc(f->n + 1, sizeof(*f->keys));
+    FUZZ_MUST(f->keys != NULL);
+    for (size_t i = 0; i < f->n; i++)
+        memcpy(f->keys[i], f->nm->peers[i].key, 32);
+}
+
+static void
+hear(struct follower *f, const struct netmap_changes *c)
+{
+    size_t i, row;
+
+    for (i = 0; i < c->ngone; i++) {
+        row = c->gone[i].row;
+        FUZZ_MUST(row < f->n);
+        FUZZ_MUST(memcmp(f->keys[row], c->gone[i].key, 32) == 0);
+        f->n--;
+        memmove(f->keys[row], f->keys[f->n], 32);
+    }
+    FUZZ_MUST(f->n + c->nadded == f->nm->npeers);
+    for (i = 0; i < f->n; i++)
+        FUZZ_MUST(memcmp(f->keys[i], f->nm->peers[i].key, 32) == 0);
+    for (i = 0; i < c->nrows; i++)
+        FUZZ_MUST(c->rows[i] < f->n);
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+    const struct netmap_node *x = a, *y = b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* As text, whatever the order of its peers; it stays as it is. */
+static char *
+ordered(const struct netmap *nm, size_t *len)
+{
+    struct netmap copy = *nm;
+    char *text;
+
+    copy.peers = calloc(nm->npeers + 1, sizeof(*copy.peers));
+    FUZZ_MUST(copy.peers != NULL);
+    memcpy(copy.peers, nm->peers, nm->npeers * sizeof(*copy.peers));
+    qsort(copy.peers, copy.npeers, sizeof(*copy.peers), by_id);
+    text = map_text(&copy, len);
+    FUZZ_MUST(text != NULL);
+    free(copy.peers);
+    return text;
+}
+
+/* It is brought up to date, or replaced by a new one; in either case it says
+ * what ${nm}, of now, does. */
+static void
+follow(struct map_state *s, struct follower *f, const struct netmap *nm,
     const struct map_settings *settings)
 {
-    const uint32_t *rows;
-    size_t n, i, len, len_now;
+    struct netmap_changes c;
+    size_t len, len_now;
     char *text, *now;
 
-    if (map_state_update(s, &rows, &n)) {
-        FUZZ_MUST(*follower != NULL);
-        for (i = 0; i < n; i++)
-            FUZZ_MUST(rows[i] < (*follower)->npeers);
+    if (map_state_update(s, settings, &c)) {
+        FUZZ_MUST(f->nm != NULL);
+        hear(f, &c);
     } else {
-        netmap_free(*follower);
-        *follower = map_state_netmap(s, settings);
-        FUZZ_MUST(*follower != NULL);
-        map_state_follow(s, *follower);
+        netmap_free(f->nm);
+        f->nm = map_state_netmap(s, settings);
+        FUZZ_MUST(f->nm != NULL);
+        map_state_follow(s, f->nm);
     }
-    text = map_json_write(*follower, &len);
-    now = map_json_write(nm, &len_now);
-    FUZZ_MUST(text != NULL && now != NULL && len == len_now);
-    FUZZ_MUST(memcmp(text, now, len) == 0);
+    look(f);
+    check(s, f->nm);
+    text = ordered(f->nm, &len);
+    now = ordered(nm, &len_now);
+    FUZZ_MUST(len == len_now && memcmp(text, now, len) == 0);
     free(text);
     free(now);
 }
@@ -279,7 +342,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fuzz_input in = {data, size}, line;
     struct map_state *s = map_state_new();
     struct held held[HELD] = {{NULL, NULL, 0}};
-    struct netmap *nm, *follower = NULL;
+    struct follower follower = {NULL, NULL, 0};
+    struct netmap *nm;
     char *text = NULL;
     uint8_t how = fuzz_u8(&in);
     struct map_settings settings = {.accept_routes = (how & 1) != 0,
@@ -310,7 +374,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     free(text);
     if (how & 4)
         map_state_free(s);
-    netmap_free(follower);
+    netmap_free(follower.nm);
+    free(follower.keys);
     for (i = 0; i < HELD; i++)
         hold(&held[i], NULL);
     if (!(how & 4))

@@ -6,6 +6,7 @@
 /* links: tailnetd/engine/filter_packet.c tailnetd/engine/filter_rules.c */
 /* links: tailnetd/engine/grants.c tailnetd/engine/keytext.c */
 /* links: tailnetd/engine/netmap.c tailnetd/engine/publish.c */
+/* links: tailnetd/engine/publish_edit.c tailnetd/engine/record.c */
 /* links: tailnetd/engine/span.c */
 /* libs: -ljansson */
 /* max_len: 8192 */

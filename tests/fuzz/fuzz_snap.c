@@ -4,6 +4,7 @@
 /* links: tailnetd/control/map_json_rule.c tailnetd/control/map_json_value.c */
 /* links: tailnetd/engine/keytext.c tailnetd/engine/netmap.c */
 /* links: tailnetd/engine/publish.c tailnetd/engine/span.c */
+/* links: tailnetd/engine/publish_edit.c tailnetd/engine/record.c */
 /* libs: -ljansson */
 /* max_len: 4096 */
 /*

@@ -28,6 +28,8 @@
 #define FAKE_GARBAGE 3 /* a malformed message */
 #define FAKE_LINES   4 /* 500 log lines, one of them too long */
 #define FAKE_FILL    5 /* PUT more than the store holds */
+#define FAKE_REFUSE  6 /* an answer that says why there is none */
+#define FAKE_NOTHING 7 /* ... or does not */
 
 static struct {
     int main_fd;
@@ -128,6 +130,7 @@ fake_node(const struct ipc_msg *m, const int *fds, size_t nfds)
 static inline void
 fake_order(const struct ipc_msg *m)
 {
+    struct ipc_msg out = {.type = IPC_ANSWER, .id = m->id};
     char line[2000], name[32];
     int i, fd;
 
@@ -152,6 +155,13 @@ fake_order(const struct ipc_msg *m)
             fake_put(name, fd);
             close(fd);
         }
+        return;
+    case FAKE_REFUSE:
+        strcpy(out.text, "more than 8 of them");
+        fake_send(&out, NULL, 0);
+        return;
+    case FAKE_NOTHING:
+        fake_send(&out, NULL, 0);
         return;
     default:
         return;

@@ -1,6 +1,6 @@
 /*
- * fake_loop.h: the timers of tailnetd/loop.h with a clock that the test turns.
- * For one test program, instead of loop.c.
+ * fake_loop.h: the timers of tailnetd/loop.h with a clock that the test turns,
+ * and its work in pieces. For one test program, instead of loop.c.
  */
 #ifndef FAKE_LOOP_H
 #define FAKE_LOOP_H
@@ -23,10 +23,18 @@ struct loop_timer {
     void *arg;
 };
 
+struct loop_idle {
+    struct loop_idle *next;
+    bool wanted;
+    void (*cb)(void *arg);
+    void *arg;
+};
+
 static struct {
     uint64_t now, us; /* ms, and microseconds beyond */
     struct loop_timer *timers;
     unsigned ntimers;
+    struct loop_idle *idles;
 } loop;
 
 uint64_t
@@ -97,11 +105,59 @@ sleep_ms(uint64_t ms)
     loop.now = end;
 }
 
+struct loop_idle *
+loop_idle_new(void (*cb)(void *arg), void *arg)
+{
+    struct loop_idle *i = calloc(1, sizeof(*i));
+
+    assert_non_null(i);
+    i->cb = cb;
+    i->arg = arg;
+    i->next = loop.idles;
+    loop.idles = i;
+    return i;
+}
+
+void
+loop_idle_want(struct loop_idle *i, bool wanted)
+{
+    i->wanted = wanted;
+}
+
+void
+loop_idle_free(struct loop_idle *i)
+{
+    struct loop_idle **at = &loop.idles;
+
+    if (i == NULL)
+        return;
+    while (*at != i)
+        at = &(*at)->next;
+    *at = i->next;
+    free(i);
+}
+
+/* One turn of the loop; whether there is work for another one. */
+static inline bool
+turn(void)
+{
+    struct loop_idle *i;
+
+    for (i = loop.idles; i != NULL && !i->wanted; i = i->next)
+        ;
+    if (i != NULL)
+        i->cb(i->arg); /* may free it */
+    for (i = loop.idles; i != NULL && !i->wanted; i = i->next)
+        ;
+    return i != NULL;
+}
+
 /* Every timer was freed. */
 static inline void
 fake_loop_end(void)
 {
     assert_int_equal(loop.ntimers, 0);
+    assert_null(loop.idles);
 }
 
 #endif

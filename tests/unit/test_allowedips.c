@@ -209,7 +209,7 @@ test_no_memory(void **state)
 
 /* The plain list. */
 #define OWNERS  20
-#define ENTRIES 400
+#define ENTRIES 4000
 
 static struct {
     struct tn_prefix p;
@@ -298,6 +298,36 @@ random_prefix(void)
 }
 
 static void
+model_drop(const struct tn_prefix *p, int o)
+{
+    for (size_t i = 0; i < model_count; i++)
+        if (model[i].owner == o && same(&model[i].p, p)) {
+            model[i] = model[--model_count];
+            return;
+        }
+}
+
+/* Some prefixes more, and some less, of which not all were there. */
+static void
+add_and_drop(struct allowedips *t, struct allowedips_owner *o, int who)
+{
+    struct tn_prefix p[4];
+    size_t n = random_bits() % 3;
+
+    for (size_t i = 0; i < n; i++) {
+        p[i] = random_prefix();
+        model_add(&p[i], who);
+    }
+    assert_int_equal(allowedips_add(t, &o[who], p, n), 0);
+    for (size_t i = 0; i < 4; i++) {
+        p[i] = i < 2 || model_count == 0 ? random_prefix()
+                                         : model[random_bits() % model_count].p;
+        model_drop(&p[i], who);
+    }
+    allowedips_drop(t, &o[who], p, 4);
+}
+
+static void
 test_model(void **state)
 {
     struct allowedips t = {NULL};
@@ -318,6 +348,7 @@ test_model(void **state)
             allowedips_remove(&t, &o[who]);
         else
             assert_int_equal(allowedips_replace(&t, &o[who], p, n), 0);
+        add_and_drop(&t, o, (int)(random_bits() % OWNERS));
         for (int i = 0; i < 30; i++) {
             struct tn_addr a = random_addr();
             struct allowedips_owner *found;

@@ -81,6 +81,41 @@ test_flows(void **state)
     filter_free(next);
 }
 
+/* An address is another's: its flows are over, and only its. */
+static void
+test_flow_forget(void **state)
+{
+    static struct filter_flow_table table;
+    struct filter_flow flow = {.proto = 17};
+    struct tn_addr from[2] = {addr("100.64.0.1"), addr("100.64.0.2")};
+    unsigned n, round;
+
+    (void)state;
+    for (round = 0; round < 5; round++) {
+        for (n = 0; n < FILTER_FLOW_MAX; n++) {
+            flow.src = from[n % 3 == 0];
+            flow.sport = (uint16_t)n;
+            if (round == 0) {
+                assert_false(filter_flow_add(&table, &flow));
+            } else if (n % 3 == 0) { /* there is room again */
+                assert_false(filter_flow_touch(&table, &flow));
+                assert_false(filter_flow_add(&table, &flow));
+            } else {
+                assert_true(filter_flow_touch(&table, &flow));
+            }
+        }
+        filter_flow_forget(&table, &from[1]);
+        filter_flow_forget(&table, &from[1]);
+    }
+    filter_flow_forget(&table, &from[0]);
+    assert_int_equal(table.newest, 0);
+    assert_int_equal(table.oldest, 0);
+    for (n = 0; n < 2 * FILTER_FLOW_MAX; n++) {
+        flow.sport = (uint16_t)n;
+        assert_int_equal(filter_flow_add(&table, &flow), n >= FILTER_FLOW_MAX);
+    }
+}
+
 /* Whatever happens, the table holds exactly the last 512 that were used. */
 static void
 test_flow_model(void **state)
@@ -137,6 +172,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flows),
+        cmocka_unit_test(test_flow_forget),
         cmocka_unit_test(test_flow_model),
         cmocka_unit_test(test_flow_others),
     };

@@ -16,6 +16,7 @@
  * namespaces, the engine's life, the nodes' files.
  */
 #include <sys/file.h>
+#include <sys/mman.h>
 
 #include "holder_kit.h"
 
@@ -61,10 +62,10 @@ test_roles(void **state)
     static const uint16_t all[] = {TN_ADMIN_TABLE, TN_ADMIN_LISTEN,
         TN_ADMIN_COMMIT, TN_ADMIN_BEQUEST, TN_ADMIN_INHERIT, TN_ADMIN_STOP,
         TN_ADMIN_ATTACH, TN_ADMIN_SUBSCRIBE, TN_ADMIN_SOCKETS, TN_ADMIN_STATUS,
-        TN_ADMIN_PING, TN_ADMIN_NETNS, TN_ADMIN_ADOPT};
+        TN_ADMIN_PING, TN_ADMIN_NETNS, TN_ADMIN_ADOPT, TN_ADMIN_SECRET};
     static const struct {
         uint32_t role; /* 0: hello-only */
-        const uint16_t may[8];
+        const uint16_t may[9];
     } table[] = {
         {TN_ROLE_CTL, {TN_ADMIN_SUBSCRIBE, TN_ADMIN_STATUS, TN_ADMIN_PING,
                           TN_ADMIN_NETNS}},
@@ -73,7 +74,7 @@ test_roles(void **state)
         {TN_ROLE_MASTER,
             {TN_ADMIN_TABLE, TN_ADMIN_ADOPT, TN_ADMIN_LISTEN, TN_ADMIN_COMMIT,
                 TN_ADMIN_BEQUEST, TN_ADMIN_INHERIT, TN_ADMIN_STOP,
-                TN_ADMIN_SOCKETS}},
+                TN_ADMIN_SOCKETS, TN_ADMIN_SECRET}},
         {0, {TN_ADMIN_ATTACH}},
     };
     struct kit *k = *state;
@@ -91,7 +92,7 @@ test_roles(void **state)
                  ? worker
                  : kit_open(k, table[i].role, NULL);
         for (j = 0; j < sizeof(all) / sizeof(all[0]); j++) {
-            for (l = 0, may = false; l < 8; l++)
+            for (l = 0, may = false; l < 9; l++)
                 may |= table[i].may[l] == all[j];
             if (!may)
                 kit_is_error(kit_ask(fd, all[j], &h, sizeof(h), NULL, 0, &a),
@@ -246,6 +247,44 @@ test_slow_client(void **state)
     assert_int_equal(rc, 0);
     close(fd);
     assert_true(kit_logged(k, "does not read and is closed (1 so far)"));
+}
+
+static int
+say_secret(
+    int fd, const char *node, size_t len, int seals, struct kit_answer *a)
+{
+    int mem = memfd_create("secret", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
+    struct tn_admin_node m;
+
+    memset(&m, 0, sizeof(m));
+    snprintf(m.node, sizeof(m.node), "%s", node);
+    assert_int_equal(ftruncate(mem, (off_t)len), 0);
+    assert_int_equal(fcntl(mem, F_ADD_SEALS, seals), 0);
+    rc = kit_ask(fd, TN_ADMIN_SECRET, &m, sizeof(m), &mem, 1, a);
+    close(mem);
+    return rc;
+}
+
+/* An auth key: of a node of the table, which cannot change any more. */
+static void
+test_secret(void **state)
+{
+    const int all = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
+    struct kit *k = *state;
+    struct kit_answer a;
+
+    kit_start(k);
+    kit_is_error(say_secret(k->fd, "a", 9, all, &a), &a, "there is no node");
+    kit_is(kit_say_table(k->fd, kit_table(k, "a"), &a), TN_ADMIN_OK, &a);
+    kit_is_error(say_secret(k->fd, "b", 9, all, &a), &a, "there is no node");
+    kit_is_error(say_secret(k->fd, "a", 9, F_SEAL_WRITE, &a), &a, "sealed");
+    kit_is_error(say_secret(k->fd, "a", 0, all, &a), &a, "at most 4096 bytes");
+    kit_is_error(
+        say_secret(k->fd, "a", 4097, all, &a), &a, "at most 4096 bytes");
+    kit_is(say_secret(k->fd, "a", 4096, all, &a), TN_ADMIN_OK, &a);
+    kit_is(say_secret(k->fd, "a", 9, all, &a), TN_ADMIN_OK, &a);
+    kit_is(kit_simple(k->fd, TN_ADMIN_COMMIT, &a), TN_ADMIN_OK, &a);
+    kit_is_error(say_secret(k->fd, "a", 9, all, &a), &a, "after COMMIT");
 }
 
 /* The socket file's mode keeps others out, and so does the holder. */
@@ -526,6 +565,10 @@ test_no_answer(void **state)
     kit_commit(k, k->fd, "a");
     ctl = kit_open(k, TN_ROLE_CTL, NULL);
     kit_wait(ctl, "ready");
+    kit_order(ctl, "a", FAKE_REFUSE);
+    kit_is_error(kit_recv(ctl, &a, KIT_WAIT_MS), &a, "more than 8 of them");
+    kit_order(ctl, "a", FAKE_NOTHING);
+    kit_is_error(kit_recv(ctl, &a, KIT_WAIT_MS), &a, "no memory to answer");
     start = kit_now();
     kit_order(ctl, "a", FAKE_SILENT);
     kit_is_error(kit_recv(ctl, &a, KIT_WAIT_MS), &a, "did not answer in time");
@@ -609,6 +652,57 @@ test_files(void **state)
     close(ctl);
 }
 
+/* What cannot be used is said once, and again when the cause is another. */
+static void
+test_unusable_files(void **state)
+{
+    struct kit *k = *state;
+    struct kit_answer a;
+    int ctl;
+
+    kit_start(k);
+    kit_write(k, "b.key", "KEY-B\n", 0666);
+    kit_write(k, "ca.pem", "CA\n", 0666);
+    kit_table(k, "b");
+    snprintf(k->table + strlen(k->table), 256,
+        "tailnet_node j {\n control_url http://127.0.0.1:9;\n"
+        " control_ca %s/ca.pem;\n ephemeral on;\n}\n",
+        k->dir);
+    kit_is(kit_say_table(k->fd, k->table, &a), TN_ADMIN_OK, &a);
+    kit_is(kit_simple(k->fd, TN_ADMIN_COMMIT, &a), TN_ADMIN_OK, &a);
+    ctl = kit_open(k, TN_ROLE_CTL, NULL);
+    kit_wait(ctl, "b.key: others than its owner can write it");
+    kit_wait(ctl, "ca.pem: others than its owner can write it");
+    /* Each new netmap makes the holder look at all files. */
+    kit_write(k, "b.json", "MAP-2\n", 0644);
+    kit_wait(ctl, "netmap b: MAP-2\n");
+    kit_write(k, "b.json", "MAP-3\n", 0644);
+    kit_wait(ctl, "netmap b: MAP-3\n");
+    assert_int_equal(kit_count(ctl, "node b"), 1);
+    assert_int_equal(kit_count(ctl, "node j"), 1);
+    assert_int_equal(kit_count(ctl, "nofile j"), 1);
+    assert_int_equal(kit_count(ctl, "nofile b"), 1);
+    kit_write(k, "b.key", "KEY-B\n", 0620);
+    kit_wait(ctl, "b.key: others than its owner can write it (mode 0620)");
+    kit_write(k, "ca.pem", "CA\n", 0620);
+    kit_wait(ctl, "ca.pem: others than its owner can write it (mode 0620)");
+    assert_int_equal(kit_count(ctl, "nofile j"), 2);
+    kit_write(k, "b.key", "KEY-B\n", 0600);
+    kit_wait(ctl, "node b 0 1280 5: KEY-B MAP-3\n");
+    kit_write(k, "ca.pem", "CA\n", 0644);
+    kit_wait(ctl, " CA\n");
+    /* Of a node that runs with its older key it is still true after a netmap
+     * that can be used. */
+    kit_write(k, "b.key", "KEY-B\n", 0666);
+    close(k->fd);
+    k->fd = kit_open(k, TN_ROLE_MASTER, NULL);
+    kit_commit(k, k->fd, "b");
+    kit_wait(ctl, "node b 0 1280 4: MAP-3\nnofile b:");
+    kit_write(k, "b.json", "MAP-4\n", 0644);
+    kit_wait(ctl, "netmap b: MAP-4\nnofile b:");
+    close(ctl);
+}
+
 static void
 test_options_change(void **state)
 {
@@ -644,6 +738,7 @@ main(int argc, char **argv)
         KIT_TEST(test_table_waits),
         KIT_TEST(test_table_given_up),
         KIT_TEST(test_slow_client),
+        KIT_TEST(test_secret),
         KIT_TEST(test_other_user),
         KIT_TEST(test_sockets),
         KIT_TEST(test_netns),
@@ -653,6 +748,7 @@ main(int argc, char **argv)
         KIT_TEST(test_no_answer),
         KIT_TEST(test_limits),
         KIT_TEST(test_files),
+        KIT_TEST(test_unusable_files),
         KIT_TEST(test_options_change),
     };
     const char *missing;

@@ -1,5 +1,6 @@
 /* links: tailnetd/control/map_state.c tailnetd/control/map_json_delta.c */
 /* links: tailnetd/control/map_yard.c */
+/* links: tailnetd/control/map_claim.c tailnetd/control/map_follow.c */
 /* links: tailnetd/control/map_json.c tailnetd/control/map_json_node.c */
 /* links: tailnetd/control/map_json_rule.c tailnetd/control/map_json_grant.c */
 /* links: tailnetd/control/map_json_value.c tailnetd/control/map_json_claim.c */
@@ -28,8 +29,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "../../ngx_tailnet_module/tailnetd/control/map_json_write.h"
 #include "../../ngx_tailnet_module/tailnetd/control/map_state.h"
+#include "map_text.h"
 #include "oom.h"
 
 #define DIR_NAME "tests/vectors/map_delta"
@@ -77,7 +78,7 @@ written(struct map_state *s, const struct map_settings *settings)
     char *text;
 
     assert_non_null(nm);
-    text = map_json_write(nm, &len);
+    text = map_text(nm, &len);
     assert_non_null(text);
     doc = json_loadb(text, len, 0, NULL);
     assert_non_null(doc);

@@ -1,5 +1,6 @@
 /* links: core/tn_addr.c core/tn_snap_read.c */
 /* links: tailnetd/engine/netmap.c tailnetd/engine/publish.c */
+/* links: tailnetd/engine/publish_edit.c tailnetd/engine/record.c */
 /* libs: -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
 /*
  * test_publish.c: snapshots as publish.c writes and tn_snap_read.c reads them.
@@ -456,24 +457,36 @@ sealed(void **state)
     int seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
     char link[64], name[64];
     struct tn_snap s = build();
+    size_t at = 0;
     void *m;
     ssize_t n;
     int fd;
 
-    fd = publish_memfd(bytes, size);
+    fd = publish_memfd();
     assert_true(fd != -1);
+    assert_int_equal(publish_write(fd, bytes, &at, size / 2), 0);
+    assert_int_equal(at, size / 2);
+    assert_int_equal(publish_write(fd, bytes, &at, size), 0);
+    assert_int_equal(at, size);
     if (*state != NULL) { /* of one that is sealed already */
         int copy;
 
         assert_int_equal(publish_seal(fd), 0);
-        copy = publish_copy(fd, size);
+        copy = publish_memfd();
         assert_true(copy != -1);
-        assert_int_equal(publish_copy(fd, size + 1), -1);
+        at = 0;
+        assert_int_equal(publish_copy(copy, fd, &at, size / 3), 0);
+        assert_int_equal(publish_copy(copy, fd, &at, size), 0);
+        assert_int_equal(at, size);
+        assert_int_equal(publish_copy(copy, fd, &at, size + 1), -1);
         assert_int_equal(errno, EIO);
         close(fd);
         fd = copy;
     }
     assert_int_equal(fcntl(fd, F_GET_SEALS), 0);
+    assert_int_equal(publish_stamp(fd, 43), 0);
+    *(uint64_t *)(void *)((uint8_t *)bytes +
+                          offsetof(struct tn_snap_head, generation)) = 43;
     assert_int_equal(publish_seal(fd), 0);
     assert_int_equal(fcntl(fd, F_GET_SEALS), seals);
     assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);

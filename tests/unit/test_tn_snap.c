@@ -1,5 +1,6 @@
 /* links: core/tn_addr.c core/tn_snap_read.c */
 /* links: tailnetd/engine/netmap.c tailnetd/engine/publish.c */
+/* links: tailnetd/engine/publish_edit.c tailnetd/engine/record.c */
 /*
  * test_tn_snap.c: reading snapshots after every kind of damage.
  */

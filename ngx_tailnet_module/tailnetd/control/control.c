@@ -55,7 +55,7 @@ session_save_keys(struct control *c)
     n += put_key(text + n, "machine", c->machine);
     if (c->has_key)
         n += put_key(text + n, "node", c->key);
-    c->ops->save(c->arg, CONTROL_SAVE_KEYS, text, n);
+    c->ops->save_keys(c->arg, text, n);
     explicit_bzero(text, sizeof(text));
 }
 
@@ -136,8 +136,9 @@ login_late(void *arg)
 {
     struct control *c = arg;
 
-    session_failed(c, 0, "control server %s: no answer to register within %d s",
-        c->url.host, SESSION_REQUEST_MS / 1000);
+    session_failed(c, 0, "control server %s: no answer to %s within %d s",
+        c->url.host, c->leaving ? "a logout" : "register",
+        SESSION_REQUEST_MS / 1000);
 }
 
 /* ---- life ---- */
@@ -238,7 +239,7 @@ control_set_node(struct control *c, const struct tn_node *node)
         poll_yield(c);
     if (self)
         poll_lite(c);
-    if (c->state == CONTROL_REFUSED)
+    if (c->state == CONTROL_REFUSED && !c->stopped)
         control_login(c); /* another auth key, maybe */
     return true;
 }
@@ -288,7 +289,7 @@ control_save(struct control *c)
 {
     session_save_keys(c);
     if (map_state_ready(c->map))
-        loop_timer_set(c->save_timer, 0);
+        cache_again(c);
 }
 
 /* ---- the auth key ---- */
@@ -310,6 +311,7 @@ control_auth_key_failed(struct control *c, const char *why)
 void
 control_logout(struct control *c)
 {
+    c->rejoin = false;
     if (c->stopped)
         return;
     c->stopped = true;
@@ -318,16 +320,18 @@ control_logout(struct control *c)
     poll_cancel(c);
     loop_timer_set(c->expiry, UINT64_MAX);
     loop_timer_set(c->yield, UINT64_MAX);
-    loop_timer_set(c->save_timer, UINT64_MAX);
-    c->unsaved = false;
+    cache_drop(c);
     loop_timer_set(c->retry, 0);
 }
 
 void
 control_login(struct control *c)
 {
-    if (c->stopped) {
-        c->stopped = c->leaving = false;
+    if (c->leaving) {
+        /* Whether the server knows already: it is the same in the end. */
+        c->rejoin = true;
+    } else if (c->stopped) {
+        c->stopped = false;
         login_begin(c);
     } else if ((c->state == CONTROL_EXPIRED || c->renewal.tries > 0) &&
                !c->login.active) {
@@ -349,11 +353,12 @@ control_rotate(struct control *c)
 void
 control_network_changed(struct control *c)
 {
-    if (c->stopped)
+    if (c->stopped && !c->leaving)
         return;
     login_cancel(c);
     poll_cancel(c);
     pong_cancel(c);
+    c->leave_request = 0;
     channel_free(c->channel);
     c->channel = NULL;
     c->up = false;

@@ -38,9 +38,6 @@
 #define CONTROL_AUTH_KEY_MAX 4096 /* bytes of an auth key's source */
 #define CONTROL_STATE_MAX    4096 /* bytes of the key state */
 
-#define CONTROL_SAVE_KEYS   "keys"
-#define CONTROL_SAVE_NETMAP "netmap"
-
 enum control_state {
     CONTROL_STOPPED,
     CONTROL_CONNECTING,
@@ -58,13 +55,15 @@ struct control_ops {
     void (*key)(void *arg, const uint8_t key[32]);
     /* A new netmap, taken over; ${cached}: of an earlier life. */
     void (*netmap)(void *arg, struct netmap *nm, bool cached);
-    /* The one that was given last, and is still there, changed in these of its
-     * peers, as map_state_update() says. */
-    void (*changes)(void *arg, const uint32_t *rows, size_t count);
+    /* The one that was given last, and is still there, is another now, as
+     * map_state_update() says. */
+    void (*changes)(void *arg, const struct netmap_changes *c);
     /* The state or its words changed. */
     void (*state)(void *arg);
-    /* Bytes for the state directory, to be there after a power loss. */
-    void (*save)(void *arg, const char *name, const void *bytes, size_t len);
+    /* For the state directory, to be there after a power loss: the keys, and
+     * the netmap, a borrowed memory file. */
+    void (*save_keys)(void *arg, const void *bytes, size_t len);
+    void (*save_netmap)(void *arg, int fd);
     /* The auth key is needed; it is forgotten after one use. */
     void (*auth_key_wanted)(void *arg);
     /* The server wants ping number ${id}: control_pong() says what came of it,
@@ -144,7 +143,8 @@ void control_pong(
 
 /* The node leaves its tailnet: STOPPED when the server knows. */
 void control_logout(struct control *c);
-/* Tries at once what was waiting; after a logout: joins anew. */
+/* Tries at once what was waiting; after a logout, which is finished first:
+ * joins anew. */
 void control_login(struct control *c);
 /* Gives the node a new key, sessions go on. */
 void control_rotate(struct control *c);

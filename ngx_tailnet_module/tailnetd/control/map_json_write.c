@@ -1,5 +1,7 @@
 /*
  * The text is made by hand: jansson would build a second tailnet in memory.
+ * Lists that may be long are written an entry each step, so that a part of the
+ * text takes a bounded time.
  */
 #include "map_json_write.h"
 
@@ -10,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+/* The end of year 9999: the text has four digits for one. */
+#define MOMENT_MAX INT64_C(253402300799)
 
 struct out {
     char *b;
@@ -145,7 +150,7 @@ static void
 moment(struct out *o, const char *key, int64_t t)
 {
     char buf[32];
-    time_t v = (time_t)t;
+    time_t v = (time_t)(t < MOMENT_MAX ? t : MOMENT_MAX);
     struct tm tm;
 
     if (t == 0 || gmtime_r(&v, &tm) == NULL ||
@@ -288,58 +293,51 @@ grant(struct out *o, const struct netmap_cap_grant *g)
     close_with(o, "}");
 }
 
+/* Entry ${i} of the sources: ranges, then capabilities. */
 static void
-rule(struct out *o, const struct netmap_rule *r)
+source(struct out *o, const struct netmap_rule *r, unsigned i)
+{
+    const char *cap;
+    char *s;
+
+    comma(o);
+    if (i < r->nsrcs) {
+        range(o, &r->srcs[i]);
+        return;
+    }
+    cap = r->src_caps[i - r->nsrcs];
+    s = malloc(strlen(cap) + 5);
+    o->failed = o->failed || s == NULL;
+    if (s == NULL)
+        return;
+    sprintf(s, "cap:%s", cap);
+    string(o, s);
+    free(s);
+}
+
+static void
+destination(struct out *o, const struct netmap_dst *d)
 {
     comma(o);
-    open_with(o, "{");
-    name(o, "SrcIPs");
-    open_with(o, "[");
-    for (unsigned i = 0; i < r->nsrcs; i++) {
-        comma(o);
-        range(o, &r->srcs[i]);
-    }
-    for (unsigned i = 0; i < r->nsrc_caps; i++) {
-        char *s = malloc(strlen(r->src_caps[i]) + 5);
+    text(o, "{\"IP\":");
+    range(o, &d->ip);
+    putf(o, ",\"Ports\":{\"First\":%u,\"Last\":%u}}", d->first, d->last);
+}
 
-        o->failed = o->failed || s == NULL;
-        if (s == NULL)
-            break;
-        sprintf(s, "cap:%s", r->src_caps[i]);
-        comma(o);
-        string(o, s);
-        free(s);
-    }
-    close_with(o, "]");
-    name(o, "DstPorts");
+static void
+protocols(struct out *o, const struct netmap_rule *r)
+{
+    if (r->proto_default)
+        return;
+    name(o, "IPProto");
     open_with(o, "[");
-    for (unsigned i = 0; i < r->ndsts; i++) {
+    for (unsigned i = 0; i < 256; i++) {
+        if ((r->protos[i / 8] & 1u << i % 8) == 0)
+            continue;
         comma(o);
-        text(o, "{\"IP\":");
-        range(o, &r->dsts[i].ip);
-        putf(o, ",\"Ports\":{\"First\":%u,\"Last\":%u}}", r->dsts[i].first,
-            r->dsts[i].last);
+        putf(o, "%u", i);
     }
     close_with(o, "]");
-    if (!r->proto_default) {
-        name(o, "IPProto");
-        open_with(o, "[");
-        for (unsigned i = 0; i < 256; i++) {
-            if ((r->protos[i / 8] & 1u << i % 8) == 0)
-                continue;
-            comma(o);
-            putf(o, "%u", i);
-        }
-        close_with(o, "]");
-    }
-    if (r->ngrants > 0) {
-        name(o, "CapGrant");
-        open_with(o, "[");
-        for (unsigned i = 0; i < r->ngrants; i++)
-            grant(o, &r->grants[i]);
-        close_with(o, "]");
-    }
-    close_with(o, "}");
 }
 
 /* ---- DERP ---- */
@@ -364,34 +362,31 @@ relay(struct out *o, const struct netmap_relay *r)
 }
 
 static void
-derp(struct out *o, const struct netmap_derp *d)
+region(struct out *o, const struct netmap_region *r)
 {
     char id[16];
 
-    name(o, "DERPMap");
+    snprintf(id, sizeof(id), "%u", r->id);
+    name(o, id);
     open_with(o, "{");
-    flag(o, "OmitDefaultRegions", d->omit_default);
-    name(o, "Regions");
-    open_with(o, "{");
-    for (unsigned i = 0; i < d->nregions; i++) {
-        const struct netmap_region *r = &d->regions[i];
-
-        snprintf(id, sizeof(id), "%u", r->id);
-        name(o, id);
-        open_with(o, "{");
-        number(o, "RegionID", r->id);
-        member(o, "RegionCode", r->code);
-        member(o, "RegionName", r->name);
-        flag(o, "Avoid", r->avoid);
-        flag(o, "NoMeasureNoHome", r->no_measure_home);
-        name(o, "Nodes");
-        open_with(o, "[");
-        for (unsigned j = 0; j < r->nrelays; j++)
-            relay(o, &r->relays[j]);
-        close_with(o, "]");
-        close_with(o, "}");
-    }
+    number(o, "RegionID", r->id);
+    member(o, "RegionCode", r->code);
+    member(o, "RegionName", r->name);
+    flag(o, "Avoid", r->avoid);
+    flag(o, "NoMeasureNoHome", r->no_measure_home);
+    name(o, "Nodes");
+    open_with(o, "[");
+    for (unsigned j = 0; j < r->nrelays; j++)
+        relay(o, &r->relays[j]);
+    close_with(o, "]");
     close_with(o, "}");
+}
+
+static void
+scores(struct out *o, const struct netmap_derp *d)
+{
+    char id[16];
+
     name(o, "HomeParams");
     text(o, "{\"RegionScore\":");
     open_with(o, "{");
@@ -401,7 +396,6 @@ derp(struct out *o, const struct netmap_derp *d)
         putf(o, "%.9g", d->regions[i].score);
     }
     text(o, "}");
-    close_with(o, "}");
     close_with(o, "}");
 }
 
@@ -419,40 +413,211 @@ user(struct out *o, const struct netmap_user *u)
     close_with(o, "}");
 }
 
-char *
-map_json_write(const struct netmap *nm, size_t *len)
-{
-    struct out o = {.first = true};
-    unsigned i;
+/* Where the text stands. */
+enum stage { BEGIN, REGIONS, USERS, RULES, SRCS, DSTS, GRANTS, PEERS, DONE };
 
-    open_with(&o, "{");
-    name(&o, "Node");
-    node(&o, &nm->self);
-    member(&o, "Domain", nm->domain);
-    if (nm->derp != NULL)
-        derp(&o, nm->derp);
-    name(&o, "UserProfiles");
-    open_with(&o, "[");
-    for (i = 0; i < nm->nusers; i++)
-        user(&o, &nm->users[i]);
-    close_with(&o, "]");
-    name(&o, "PacketFilter");
-    open_with(&o, "[");
-    for (i = 0; i < nm->nrules; i++)
-        rule(&o, &nm->rules[i]);
-    close_with(&o, "]");
-    name(&o, "Peers");
-    open_with(&o, "[");
-    for (i = 0; i < nm->npeers; i++) {
-        comma(&o);
-        node(&o, &nm->peers[i]);
+struct map_json_writer {
+    struct out out;
+    const struct netmap *nm;
+    map_json_peer *peer;
+    void *arg;
+    enum stage stage;
+    unsigned i; /* next entry of the stage's list, ... */
+    unsigned j; /* ... and of the rule's */
+};
+
+/* A list, the stage of its entries, and their count from 0. */
+static void
+begin_list(
+    struct map_json_writer *w, const char *key, enum stage stage, unsigned *at)
+{
+    name(&w->out, key);
+    open_with(&w->out, "[");
+    w->stage = stage;
+    *at = 0;
+}
+
+static void
+begin(struct map_json_writer *w)
+{
+    struct out *o = &w->out;
+
+    open_with(o, "{");
+    name(o, "Node");
+    node(o, &w->nm->self);
+    member(o, "Domain", w->nm->domain);
+    if (w->nm->derp == NULL) {
+        begin_list(w, "UserProfiles", USERS, &w->i);
+        return;
     }
-    close_with(&o, "]");
-    text(&o, "}\n");
-    if (o.failed) {
-        free(o.b);
+    name(o, "DERPMap");
+    open_with(o, "{");
+    flag(o, "OmitDefaultRegions", w->nm->derp->omit_default);
+    name(o, "Regions");
+    open_with(o, "{");
+    w->stage = REGIONS;
+}
+
+static void
+step_regions(struct map_json_writer *w)
+{
+    const struct netmap_derp *d = w->nm->derp;
+
+    if (w->i < d->nregions) {
+        region(&w->out, &d->regions[w->i++]);
+        return;
+    }
+    close_with(&w->out, "}");
+    scores(&w->out, d);
+    close_with(&w->out, "}");
+    begin_list(w, "UserProfiles", USERS, &w->i);
+}
+
+static void
+step_users(struct map_json_writer *w)
+{
+    if (w->i < w->nm->nusers) {
+        user(&w->out, &w->nm->users[w->i++]);
+        return;
+    }
+    close_with(&w->out, "]");
+    begin_list(w, "PacketFilter", RULES, &w->i);
+}
+
+static void
+step_rules(struct map_json_writer *w)
+{
+    if (w->i == w->nm->nrules) {
+        close_with(&w->out, "]");
+        begin_list(w, "Peers", PEERS, &w->i);
+        return;
+    }
+    comma(&w->out);
+    open_with(&w->out, "{");
+    begin_list(w, "SrcIPs", SRCS, &w->j);
+}
+
+static void
+end_rule(struct map_json_writer *w)
+{
+    close_with(&w->out, "}");
+    w->stage = RULES;
+    w->i++;
+}
+
+/* An entry of the rule's list whose turn it is, or what comes after it. */
+static void
+step_rule(struct map_json_writer *w)
+{
+    const struct netmap_rule *r = &w->nm->rules[w->i];
+    struct out *o = &w->out;
+
+    if (w->stage == SRCS && w->j < r->nsrcs + r->nsrc_caps) {
+        source(o, r, w->j++);
+    } else if (w->stage == DSTS && w->j < r->ndsts) {
+        destination(o, &r->dsts[w->j++]);
+    } else if (w->stage == GRANTS && w->j < r->ngrants) {
+        grant(o, &r->grants[w->j++]);
+    } else {
+        close_with(o, "]");
+        if (w->stage == SRCS) {
+            begin_list(w, "DstPorts", DSTS, &w->j);
+            return;
+        }
+        if (w->stage == DSTS)
+            protocols(o, r);
+        if (w->stage == DSTS && r->ngrants > 0)
+            begin_list(w, "CapGrant", GRANTS, &w->j);
+        else
+            end_rule(w);
+    }
+}
+
+static void
+step_peers(struct map_json_writer *w)
+{
+    const struct netmap_node *row = NULL;
+
+    if (w->peer != NULL)
+        row = w->peer(w->arg);
+    else if (w->i < w->nm->npeers)
+        row = &w->nm->peers[w->i++];
+    if (row != NULL) {
+        comma(&w->out);
+        node(&w->out, row);
+        return;
+    }
+    close_with(&w->out, "]");
+    text(&w->out, "}\n");
+    w->stage = DONE;
+}
+
+static void
+step(struct map_json_writer *w)
+{
+    switch (w->stage) {
+    case BEGIN:
+        begin(w);
+        break;
+    case REGIONS:
+        step_regions(w);
+        break;
+    case USERS:
+        step_users(w);
+        break;
+    case RULES:
+        step_rules(w);
+        break;
+    case SRCS:
+    case DSTS:
+    case GRANTS:
+        step_rule(w);
+        break;
+    case PEERS:
+        step_peers(w);
+        break;
+    case DONE:
+        break;
+    }
+}
+
+struct map_json_writer *
+map_json_writer_new(const struct netmap *nm, map_json_peer *peer, void *arg)
+{
+    struct map_json_writer *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
         return NULL;
-    }
-    *len = o.len;
-    return o.b;
+    w->out.first = true;
+    w->nm = nm;
+    w->peer = peer;
+    w->arg = arg;
+    return w;
+}
+
+void
+map_json_writer_free(struct map_json_writer *w)
+{
+    if (w == NULL)
+        return;
+    free(w->out.b);
+    free(w);
+}
+
+bool
+map_json_writer_done(const struct map_json_writer *w)
+{
+    return w->stage == DONE;
+}
+
+const char *
+map_json_writer_next(struct map_json_writer *w, size_t least, size_t *len)
+{
+    w->out.len = 0;
+    while (w->stage != DONE && w->out.len < least && !w->out.failed)
+        step(w);
+    *len = w->out.len;
+    if (w->out.failed)
+        return NULL;
+    return w->out.b == NULL ? "" : w->out.b;
 }

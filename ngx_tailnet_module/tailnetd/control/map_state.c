@@ -1,76 +1,29 @@
 /*
  * Theory of operation.
  *
- * Peers stand in slots that never move.  Two chained hash tables lead to them:
- * by ID, and by what only one node may have (key, single addresses): a claim.
- * Of all claims to one value, one wins; each slot counts those it has lost, and
- * is shown while that is 0.  The self node is slot 0 and wins always.
+ * Peers stand in slots that never move.  Who has which ID, key, address and
+ * route is in map_claim.c; the self node is slot 0.
  *
  * map_state_apply() first makes room for everything (reserve()), then changes
  * things without a step that can fail.  What is replaced goes to the grave with
  * the number of the netmap to come: no netmap of that number or later shows it,
  * so it is freed when all earlier ones are gone.
  *
- * Most messages change what nothing is found by: whether a peer is online, or
- * where.  They leave the state's lists as they are, note the slot, and are
- * carried over to the netmap that follows; everything else sets ->whole.  A
- * peer that comes whole is compared with what is there first, since servers
- * say it all for a new endpoint.  What a noted change replaces is shown by no
- * netmap but the follower, and not by that once it is brought up to date.
+ * One netmap follows (map_follow.c): each slot that changes is noted for it,
+ * and what a noted change replaces is shown by no other netmap that is younger,
+ * and not by that once it is brought up to date.  A peer that comes whole is
+ * compared with what is there first, since servers say it all for a new
+ * endpoint.  What is not about single peers sets ->whole.
  */
 #include "map_state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-#include "../../core/tn_addr.h"
+#include "map_claim.h"
+#include "map_follow.h"
 #include "map_json_rule.h"
-#include "map_yard.h"
-
-#define NONE     UINT32_MAX
-#define SELF     0
-#define ITEM_KEY UINT32_MAX /* of a claim; else: index in addresses */
-
-struct slot {
-    bool used;
-    bool noted;    /* in ->changed */
-    uint32_t next; /* in the chain by ID, or of free slots */
-    uint32_t lost; /* claims of others that win */
-};
-
-struct claim {
-    uint32_t slot;
-    uint32_t item;
-    uint32_t next;
-};
-
-struct map_state {
-    struct map_yard *yard;
-    uint64_t generation; /* of the next netmap */
-    bool ready, fresh;   /* a Node was there; the stream is new */
-    struct slot *slots;
-    struct netmap_node *rows; /* parallel */
-    uint32_t nslots, size, free, npeers, nunsigned;
-    uint32_t *by_id; /* heads; mask + 1 of each */
-    uint32_t *by_value;
-    uint32_t mask;
-    size_t ncontested; /* peers with claims that are lost */
-    uint32_t *changed; /* noted slots ... */
-    uint32_t nchanged, changed_size;
-    uint32_t *places; /* ... and where the follower has each slot, or NONE */
-    bool whole;       /* more than noted slots changed since it was made */
-    struct claim *claims;
-    uint32_t claims_size, free_claim;
-    struct netmap_user *users;
-    size_t nusers, users_size;
-    struct map_chunk *chunks; /* sorted by name */
-    size_t nchunks, chunks_size;
-    bool has_rules;
-    struct netmap_derp *derp;
-    char *domain;
-};
 
 /* Room was made before. */
 static struct map_grave *
@@ -79,151 +32,14 @@ bury(struct map_state *s)
     return map_yard_bury(s->yard, s->generation);
 }
 
-/* ---- tables ---- */
-
-static uint32_t
-mix(const void *p, size_t len)
+/* What the row was, or some of it, is shown by the follower at most. */
+static struct map_grave *
+bury_shown(struct map_state *s)
 {
-    const uint8_t *b = p;
-    uint64_t h = 0x9e3779b97f4a7c15u, w;
+    struct map_grave *g = bury(s);
 
-    for (; len >= 8; len -= 8, b += 8) {
-        memcpy(&w, b, 8);
-        h = (h ^ w) * 0xff51afd7ed558ccdu;
-        h ^= h >> 32;
-    }
-    /* What differs may be in the last word's highest bits alone. */
-    h *= 0xc4ceb9fe1a85ec53u;
-    return (uint32_t)(h >> 32);
-}
-
-static uint32_t *
-id_head(struct map_state *s, int64_t id)
-{
-    return &s->by_id[mix(&id, sizeof(id)) & s->mask];
-}
-
-static uint32_t
-find_id(struct map_state *s, int64_t id)
-{
-    uint32_t i = s->by_id == NULL ? NONE : *id_head(s, id);
-
-    while (i != NONE && s->rows[i].id != id)
-        i = s->slots[i].next;
-    return i;
-}
-
-static const void *
-value_of(const struct map_state *s, const struct claim *c, size_t *len)
-{
-    const struct netmap_node *row = &s->rows[c->slot];
-
-    *len = c->item == ITEM_KEY ? sizeof(row->key) : sizeof(struct tn_addr);
-    return c->item == ITEM_KEY ? (const void *)row->key
-                               : (const void *)&row->addresses[c->item].addr;
-}
-
-static bool
-same_value(const struct map_state *s, const struct claim *a, const void *value,
-    size_t len)
-{
-    size_t alen;
-    const void *v = value_of(s, a, &alen);
-
-    return alen == len && memcmp(v, value, len) == 0;
-}
-
-/* Does ${a} win over ${b}? */
-static bool
-beats(const struct map_state *s, uint32_t a, uint32_t b)
-{
-    return a == SELF || (b != SELF && s->rows[a].id < s->rows[b].id);
-}
-
-/* Who wins ${value}, not counting claim ${but}; NONE: nobody claims it. */
-static uint32_t
-winner(const struct map_state *s, const void *value, size_t len, uint32_t but)
-{
-    uint32_t i = s->by_value[mix(value, len) & s->mask], best = NONE;
-
-    for (; i != NONE; i = s->claims[i].next) {
-        const struct claim *c = &s->claims[i];
-
-        if (i != but && same_value(s, c, value, len) &&
-            (best == NONE || beats(s, c->slot, best)))
-            best = c->slot;
-    }
-    return best;
-}
-
-/* ${slot} has lost one claim more, or one less. */
-static void
-lose(struct map_state *s, uint32_t slot, bool more)
-{
-    bool before = s->slots[slot].lost > 0;
-
-    s->slots[slot].lost += more ? 1 : UINT32_MAX;
-    if (slot == SELF)
-        return;
-    s->ncontested -= before;
-    s->ncontested += s->slots[slot].lost > 0;
-}
-
-static void
-claim(struct map_state *s, uint32_t slot, uint32_t item)
-{
-    uint32_t i = s->free_claim, rival, *head;
-    struct claim *c = &s->claims[i];
-    const void *value;
-    size_t len;
-
-    s->free_claim = c->next;
-    c->slot = slot;
-    c->item = item;
-    value = value_of(s, c, &len);
-    rival = winner(s, value, len, NONE);
-    if (rival != NONE && rival != slot)
-        lose(s, beats(s, slot, rival) ? rival : slot, true);
-    head = &s->by_value[mix(value, len) & s->mask];
-    c->next = *head;
-    *head = i;
-}
-
-static void
-unclaim(struct map_state *s, uint32_t slot, uint32_t item)
-{
-    struct claim probe = {slot, item, NONE};
-    size_t len;
-    const void *value = value_of(s, &probe, &len);
-    uint32_t *at = &s->by_value[mix(value, len) & s->mask], i, rival;
-
-    for (i = *at; s->claims[i].slot != slot || s->claims[i].item != item;
-         i = *at)
-        at = &s->claims[i].next;
-    rival = winner(s, value, len, i);
-    if (rival != NONE && rival != slot)
-        lose(s, beats(s, slot, rival) ? rival : slot, false);
-    *at = s->claims[i].next;
-    s->claims[i].next = s->free_claim;
-    s->free_claim = i;
-}
-
-static void
-claim_addresses(struct map_state *s, uint32_t slot, bool add)
-{
-    const struct netmap_node *row = &s->rows[slot];
-
-    for (unsigned i = 0; i < row->naddresses; i++)
-        if (row->addresses[i].bits == 128)
-            (add ? claim : unclaim)(s, slot, i);
-}
-
-static void
-claim_all(struct map_state *s, uint32_t slot, bool add)
-{
-    if (s->rows[slot].has_key)
-        (add ? claim : unclaim)(s, slot, ITEM_KEY);
-    claim_addresses(s, slot, add);
+    g->noted = true;
+    return g;
 }
 
 /* ---- room ---- */
@@ -246,8 +62,8 @@ grow(void **list, size_t *size, size_t need, size_t item)
     return 0;
 }
 
-static int
-grow32(void **list, uint32_t *size, size_t need, size_t item)
+int
+map_inside_grow(uint32_t *size, void **list, size_t need, size_t item)
 {
     size_t n = *size;
 
@@ -257,88 +73,18 @@ grow32(void **list, uint32_t *size, size_t need, size_t item)
     return 0;
 }
 
-/* Both tables anew, twice as wide as there are claims. */
-static int
-widen(struct map_state *s, size_t nclaims)
-{
-    size_t n = 64;
-    uint32_t *ids, *values, i;
-
-    while (n < nclaims)
-        n *= 2;
-    if (s->by_id != NULL && n <= (size_t)s->mask + 1)
-        return 0;
-    ids = malloc(n * sizeof(*ids));
-    values = malloc(n * sizeof(*values));
-    if (ids == NULL || values == NULL) {
-        free(ids);
-        free(values);
-        return -1;
-    }
-    memset(ids, 0xff, n * sizeof(*ids));
-    memset(values, 0xff, n * sizeof(*values));
-    free(s->by_id);
-    free(s->by_value);
-    s->by_id = ids;
-    s->by_value = values;
-    s->mask = (uint32_t)n - 1;
-    s->free_claim = NONE;
-    /* Free claims are found by not being taken: all go through the list. */
-    for (i = 0; i < s->claims_size; i++) {
-        s->claims[i].next = s->free_claim;
-        s->free_claim = i;
-    }
-    for (i = 0; i < s->nslots; i++)
-        s->slots[i].lost = 0;
-    s->ncontested = 0;
-    for (i = 0; i < s->nslots; i++) {
-        if (!s->slots[i].used)
-            continue;
-        claim_all(s, i, true);
-        if (i != SELF) {
-            uint32_t *head = id_head(s, s->rows[i].id);
-
-            s->slots[i].next = *head;
-            *head = i;
-        }
-    }
-    return 0;
-}
-
-static size_t
-claims_of(const struct netmap_node *n)
-{
-    return (n->has_key ? 1 : 0) + n->naddresses;
-}
-
-static int
-reserve_claims(struct map_state *s, size_t more)
-{
-    size_t used = 0;
-    uint32_t i, old = s->claims_size;
-
-    for (i = s->free_claim; i != NONE && used < more; i = s->claims[i].next)
-        used++;
-    if (used < more) {
-        if (grow32((void **)&s->claims, &s->claims_size, old + more,
-                sizeof(*s->claims)) != 0)
-            return -1;
-        for (i = old; i < s->claims_size; i++) {
-            s->claims[i].next = s->free_claim;
-            s->free_claim = i;
-        }
-    }
-    return widen(s, s->claims_size);
-}
-
+/* Each slot may be noted. */
 static int
 grow_slots(struct map_state *s, size_t n)
 {
     uint32_t size = s->size;
 
-    return grow32((void **)&s->rows, &size, n, sizeof(*s->rows)) != 0 ||
-                   grow32((void **)&s->slots, &s->size, n, sizeof(*s->slots)) !=
-                       0
+    return map_inside_grow(&size, (void **)&s->rows, n, sizeof(*s->rows)) !=
+                       0 ||
+                   map_inside_grow(&s->changed_size, (void **)&s->changed, n,
+                       sizeof(*s->changed)) != 0 ||
+                   map_inside_grow(
+                       &s->size, (void **)&s->slots, n, sizeof(*s->slots)) != 0
                ? -1
                : 0;
 }
@@ -351,25 +97,24 @@ reserve_slots(struct map_state *s, size_t n, bool full)
 
     return grow_slots(s, s->nslots + (n > have ? n - have : 0));
 }
+
 /* Every list can take what ${d} may bring. */
 static int
 reserve(struct map_state *s, const struct map_delta *d)
 {
-    size_t nclaims = claims_of(&d->self) + 2 * d->npatches, i;
+    size_t nclaims = map_claim_count(&d->self) + 2 * d->npatches, i;
     /* A node, a user, and so on, are one grave each; what a patch replaces is
      * two: endpoints and capabilities. */
     size_t ngraves = d->nnodes + d->nremoved + 2 * d->npatches + d->nusers +
                      s->nchunks + d->nchunks + 8 +
-                     (d->full || s->fresh ? s->npeers : 0);
+                     (d->full || s->fresh ? s->npeers : 0) +
+                     (s->fresh ? s->nusers : 0);
 
     for (i = 0; i < d->nnodes; i++)
-        nclaims += claims_of(&d->nodes[i]);
+        nclaims += map_claim_count(&d->nodes[i]);
     return map_yard_reserve(s->yard, ngraves) != 0 ||
-                   grow32((void **)&s->changed, &s->changed_size,
-                       s->nchanged + d->nnodes + d->npatches,
-                       sizeof(*s->changed)) != 0 ||
                    reserve_slots(s, d->nnodes, d->full || s->fresh) != 0 ||
-                   reserve_claims(s, nclaims) != 0 ||
+                   map_claim_reserve(s, nclaims) != 0 ||
                    grow((void **)&s->users, &s->users_size,
                        s->nusers + d->nusers, sizeof(*s->users)) != 0 ||
                    grow((void **)&s->chunks, &s->chunks_size,
@@ -380,25 +125,6 @@ reserve(struct map_state *s, const struct map_delta *d)
 
 /* ---- changes; nothing here fails ---- */
 
-/* The slot's whereabouts are others now. */
-static void
-note(struct map_state *s, uint32_t slot)
-{
-    s->yard->behind = true;
-    if (s->slots[slot].noted)
-        return;
-    s->slots[slot].noted = true;
-    s->changed[s->nchanged++] = slot;
-}
-
-static void
-forget_notes(struct map_state *s)
-{
-    for (uint32_t i = 0; i < s->nchanged; i++)
-        s->slots[s->changed[i]].noted = false;
-    s->nchanged = 0;
-}
-
 /* ${from}'s endpoints instead of the row's. */
 static void
 take_endpoints(struct map_state *s, uint32_t slot, struct netmap_node *from)
@@ -407,8 +133,7 @@ take_endpoints(struct map_state *s, uint32_t slot, struct netmap_node *from)
     struct map_grave *g;
 
     if (row->endpoints != NULL) {
-        g = bury(s);
-        g->noted = true;
+        g = bury_shown(s);
         g->node.endpoints = row->endpoints;
     }
     row->endpoints = from->endpoints;
@@ -431,75 +156,113 @@ take_whereabouts(struct map_state *s, uint32_t slot, struct netmap_node *from)
     row->has_disco = from->has_disco;
     memcpy(row->disco, from->disco, sizeof(row->disco));
     take_endpoints(s, slot, from);
-    note(s, slot);
+    map_follow_note(s, slot);
 }
 
 static void
 drop_peer(struct map_state *s, uint32_t slot)
 {
-    uint32_t *at = id_head(s, s->rows[slot].id);
+    struct map_slot *of = &s->slots[slot];
 
-    s->whole = true;
-    while (*at != slot)
-        at = &s->slots[*at].next;
-    *at = s->slots[slot].next;
-    claim_all(s, slot, false);
+    map_follow_anew(s, slot);
+    map_claim_leave(s, slot);
     s->nunsigned -= s->rows[slot].unsigned_peerapi_only;
-    s->ncontested -= s->slots[slot].lost > 0;
-    bury(s)->node = s->rows[slot];
+    s->ncontested -= of->lost > 0;
+    s->nstrangers -= of->stranger;
+    bury_shown(s)->node = s->rows[slot];
     memset(&s->rows[slot], 0, sizeof(s->rows[slot]));
-    s->slots[slot] = (struct slot){.next = s->free};
+    *of = (struct map_slot){
+        .noted = of->noted, .next = s->free, .place = MAP_NONE};
     s->free = slot;
     s->npeers--;
+}
+
+/* Where the user of ${id} is or would be. */
+static size_t
+find_user(const struct map_state *s, int64_t id)
+{
+    size_t lo = 0, hi = s->nusers, mid;
+
+    /* They come sorted: mostly it goes to the end. */
+    if (hi > 0 && s->users[hi - 1].id < id)
+        return hi;
+    while (lo < hi) {
+        mid = (lo + hi) / 2;
+        if (s->users[mid].id < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static bool
+is_stranger(const struct map_state *s, int64_t user)
+{
+    size_t i = find_user(s, user);
+
+    return user != 0 && (i == s->nusers || s->users[i].id != user);
+}
+
+static uint32_t
+new_slot(struct map_state *s)
+{
+    uint32_t slot = s->free;
+
+    if (slot != MAP_NONE) {
+        s->free = s->slots[slot].next;
+        return slot;
+    }
+    slot = s->nslots++;
+    s->slots[slot] = (struct map_slot){.place = MAP_NONE};
+    return slot;
 }
 
 static void
 add_peer(struct map_state *s, struct netmap_node *node)
 {
-    uint32_t slot = find_id(s, node->id), *head;
+    uint32_t slot = map_claim_find(s, node->id);
 
-    if (slot != NONE && netmap_same_standing(&s->rows[slot], node)) {
+    if (slot != MAP_NONE && netmap_same_standing(&s->rows[slot], node)) {
         take_whereabouts(s, slot, node);
         return;
     }
-    if (slot != NONE)
+    if (slot != MAP_NONE)
         drop_peer(s, slot);
-    s->whole = true;
-    slot = s->free;
-    if (slot != NONE)
-        s->free = s->slots[slot].next;
-    else
-        slot = s->nslots++;
+    slot = new_slot(s);
     s->rows[slot] = *node;
     memset(node, 0, sizeof(*node));
-    head = id_head(s, s->rows[slot].id);
-    s->slots[slot] = (struct slot){.used = true, .next = *head};
-    *head = slot;
+    s->slots[slot].used = true;
+    s->slots[slot].stranger = is_stranger(s, s->rows[slot].user);
+    s->nstrangers += s->slots[slot].stranger;
     s->npeers++;
     s->nunsigned += s->rows[slot].unsigned_peerapi_only;
-    claim_all(s, slot, true);
+    map_claim_enter(s, slot);
+    map_follow_anew(s, slot);
 }
 
 static void
 set_self(struct map_state *s, struct netmap_node *node)
 {
-    if (s->slots[SELF].used && netmap_same_standing(&s->rows[SELF], node) &&
-        netmap_same_whereabouts(&s->rows[SELF], node))
+    if (s->slots[MAP_SELF].used &&
+        netmap_same_standing(&s->rows[MAP_SELF], node) &&
+        netmap_same_whereabouts(&s->rows[MAP_SELF], node))
         return;
     s->whole = true;
-    if (s->slots[SELF].used) {
-        claim_all(s, SELF, false);
-        bury(s)->node = s->rows[SELF];
+    if (s->slots[MAP_SELF].used) {
+        map_claim_leave(s, MAP_SELF);
+        bury(s)->node = s->rows[MAP_SELF];
     }
-    s->rows[SELF] = *node;
+    s->rows[MAP_SELF] = *node;
     memset(node, 0, sizeof(*node));
-    s->slots[SELF].used = true;
-    claim_all(s, SELF, true);
+    s->slots[MAP_SELF].used = true;
+    map_claim_enter(s, MAP_SELF);
 }
 
 static void
 drop_peers(struct map_state *s)
 {
+    s->whole = true;
     for (uint32_t i = 1; i < s->nslots; i++)
         if (s->slots[i].used)
             drop_peer(s, i);
@@ -508,14 +271,14 @@ drop_peers(struct map_state *s)
 static void
 patch(struct map_state *s, struct map_patch *p)
 {
-    uint32_t slot = find_id(s, p->id);
+    uint32_t slot = map_claim_find(s, p->id);
     struct netmap_node *row, *to = &p->to;
     struct map_grave *g;
 
-    if (slot == NONE)
+    if (slot == MAP_NONE)
         return;
     row = &s->rows[slot];
-    note(s, slot);
+    map_follow_note(s, slot);
     if (p->has_online)
         row->online = to->online;
     if (p->has_expiry)
@@ -528,8 +291,8 @@ patch(struct map_state *s, struct map_patch *p)
         take_endpoints(s, slot, to);
     if (p->has_caps &&
         !netmap_same_texts(row->caps, row->ncaps, to->caps, to->ncaps)) {
-        s->whole = true;
-        g = bury(s);
+        map_follow_anew(s, slot);
+        g = bury_shown(s);
         g->node.caps = row->caps;
         g->node.ncaps = row->ncaps;
         row->caps = to->caps;
@@ -542,40 +305,68 @@ patch(struct map_state *s, struct map_patch *p)
         row->has_disco = true;
     }
     if (to->has_key && memcmp(row->key, to->key, sizeof(row->key)) != 0) {
-        s->whole = true;
-        unclaim(s, slot, ITEM_KEY);
-        memcpy(row->key, to->key, sizeof(row->key));
-        claim(s, slot, ITEM_KEY);
+        map_follow_anew(s, slot);
+        map_claim_rekey(s, slot, to->key);
     }
 }
 
 static void
 merge_user(struct map_state *s, struct netmap_user *u)
 {
-    size_t lo = 0, hi = s->nusers, mid;
+    size_t at = find_user(s, u->id);
+    bool had = at < s->nusers && s->users[at].id == u->id;
 
-    /* They come sorted: mostly it goes to the end. */
-    if (hi > 0 && s->users[hi - 1].id < u->id)
-        lo = hi;
-    while (lo < hi) {
-        mid = (lo + hi) / 2;
-        if (s->users[mid].id < u->id)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if (lo < s->nusers && netmap_same_user(&s->users[lo], u))
+    if (had && netmap_same_user(&s->users[at], u))
         return;
-    s->whole = true;
-    if (lo < s->nusers && s->users[lo].id == u->id) {
-        bury(s)->user = s->users[lo];
+    if (had) {
+        s->whole = true;
+        bury(s)->user = s->users[at];
     } else {
-        memmove(&s->users[lo + 1], &s->users[lo],
-            (s->nusers - lo) * sizeof(*s->users));
+        memmove(&s->users[at + 1], &s->users[at],
+            (s->nusers - at) * sizeof(*s->users));
         s->nusers++;
     }
-    s->users[lo] = *u;
+    s->users[at] = *u;
     memset(u, 0, sizeof(*u));
+    if (!had)
+        map_follow_user(s, at);
+}
+
+static void
+keep_user(const struct map_state *s, bool *kept, int64_t id)
+{
+    size_t i = find_user(s, id);
+
+    if (i < s->nusers && s->users[i].id == id)
+        kept[i] = true;
+}
+
+/* Of the profiles stay those that a new stream's first message has or its nodes
+ * refer to: the server tells the others again when there is need of them.
+ * Without memory they all stay, until the next stream. */
+static void
+forget_users(struct map_state *s, const struct map_delta *d)
+{
+    bool *kept = calloc(s->nusers + 1, sizeof(*kept));
+    size_t n = 0;
+
+    if (kept == NULL)
+        return;
+    keep_user(s, kept, s->rows[MAP_SELF].user);
+    for (size_t i = 0; i < d->nnodes; i++) {
+        keep_user(s, kept, d->nodes[i].user);
+        keep_user(s, kept, d->nodes[i].sharer);
+    }
+    for (size_t i = 0; i < d->nusers; i++)
+        keep_user(s, kept, d->users[i].id);
+    for (size_t i = 0; i < s->nusers; i++) {
+        if (kept[i])
+            s->users[n++] = s->users[i];
+        else
+            bury(s)->user = s->users[i];
+    }
+    s->nusers = n;
+    free(kept);
 }
 
 static void
@@ -609,11 +400,40 @@ set_chunk(struct map_state *s, struct map_chunk *k)
     memset(k, 0, sizeof(*k));
 }
 
+static bool
+has_chunk(const struct map_state *s, const struct map_chunk *k)
+{
+    const struct map_chunk *c;
+
+    for (c = s->chunks; c < s->chunks + s->nchunks; c++)
+        if (strcmp(c->name, k->name) == 0)
+            return !k->drop && c->old == k->old &&
+                   netmap_same_rules(c->rules, c->nrules, k->rules, k->nrules);
+    return k->drop;
+}
+
+/* Servers say their rules again with a peer.  When all that were there are to
+ * go, as many have to come; beside that, no two are of one name. */
+static bool
+same_filter(const struct map_state *s, const struct map_delta *d)
+{
+    if (s->fresh || (d->has_rules && !s->has_rules) ||
+        (d->clear_chunks && d->nchunks != s->nchunks))
+        return false;
+    for (size_t i = 0; i < d->nchunks; i++)
+        if ((d->clear_chunks && d->chunks[i].drop) ||
+            !has_chunk(s, &d->chunks[i]))
+            return false;
+    return true;
+}
+
 static void
 set_filter(struct map_state *s, struct map_delta *d)
 {
+    if (same_filter(s, d))
+        return;
+    s->whole = true;
     s->has_rules = s->has_rules || d->has_rules;
-    s->whole = s->whole || d->has_rules || d->clear_chunks || d->nchunks > 0;
     if (d->clear_chunks)
         while (s->nchunks > 0)
             bury_chunk(s, &s->chunks[--s->nchunks]);
@@ -647,6 +467,7 @@ map_state_apply(
 
     if (d->keepalive)
         return 0;
+    map_yard_sweep(s->yard); /* while the follower may be up to date */
     if ((!s->ready || s->fresh) && !d->has_self) {
         snprintf(
             err, MAP_STATE_ERROR_MAX, "the stream's first message has no Node");
@@ -663,19 +484,21 @@ map_state_apply(
     }
     if (d->has_self)
         set_self(s, &d->self);
+    if (s->fresh)
+        forget_users(s, d);
+    for (size_t k = 0; k < d->nusers; k++)
+        merge_user(s, &d->users[k]);
     if (d->full || s->fresh)
         drop_peers(s);
     for (size_t k = 0; k < d->nremoved; k++) {
-        i = find_id(s, d->removed[k]);
-        if (i != NONE)
+        i = map_claim_find(s, d->removed[k]);
+        if (i != MAP_NONE)
             drop_peer(s, i);
     }
     for (size_t k = 0; k < d->nnodes; k++)
         add_peer(s, &d->nodes[k]);
     for (size_t k = 0; k < d->npatches; k++)
         patch(s, &d->patches[k]);
-    for (size_t k = 0; k < d->nusers; k++)
-        merge_user(s, &d->users[k]);
     d->clear_chunks = d->clear_chunks || s->fresh;
     set_filter(s, d);
     set_rest(s, d);
@@ -687,95 +510,18 @@ map_state_apply(
 
 /* ---- netmaps ---- */
 
-static bool
-is_default(const struct tn_prefix *p)
-{
-    static const uint8_t zero[16];
-
-    return p->bits == 0 || (p->bits == 96 && tn_addr_is4(&p->addr) &&
-                               memcmp(p->addr.b + 12, zero, 4) == 0);
-}
-
-static bool
-is_own(const struct netmap_node *n, const struct tn_prefix *p)
-{
-    for (unsigned i = 0; i < n->naddresses; i++)
-        if (n->addresses[i].bits == p->bits &&
-            tn_addr_equal(&n->addresses[i].addr, &p->addr))
-            return true;
-    return false;
-}
-
-static bool
-names(const struct netmap_node *n, const char *who)
-{
-    const char *dot = strchr(n->name, '.');
-    size_t len = dot == NULL ? strlen(n->name) : (size_t)(dot - n->name);
-    struct tn_prefix p;
-
-    if (who[0] == '\0')
-        return false;
-    if (tn_prefix_parse(&p, who, strlen(who)) == 0)
-        return p.bits == 128 && is_own(n, &p);
-    return strcasecmp(n->name, who) == 0 ||
-           (strlen(who) == len && strncasecmp(n->name, who, len) == 0);
-}
-
-/* May ${p} be routed to ${n}, whose address it is not? */
-static bool
-may_route(const struct map_state *s, const struct netmap_node *n,
-    const struct tn_prefix *p, const struct map_settings *settings)
-{
-    if (is_default(p))
-        return names(n, settings->exit_node);
-    if (!settings->accept_routes)
-        return false;
-    return p->bits != 128 || winner(s, &p->addr, sizeof(p->addr), NONE) == NONE;
-}
-
-/* Leaves of n->allowed_ips, a copy of a row, what the settings let through.
- * The list belongs to the netmap and those after it, so a shorter one is new,
- * and buried at once. */
-static int
-settle_routes(struct map_state *s, struct netmap_node *n,
-    const struct map_settings *settings)
-{
-    struct tn_prefix *list = NULL;
-    unsigned i, kept = 0;
-
-    for (i = 0; i < n->nallowed_ips; i++)
-        if (is_own(n, &n->allowed_ips[i]) ||
-            may_route(s, n, &n->allowed_ips[i], settings))
-            kept++;
-    if (kept == n->nallowed_ips)
-        return 0;
-    if (map_yard_reserve(s->yard, 1) != 0 ||
-        (list = calloc(kept + 1, sizeof(*list))) == NULL)
-        return -1;
-    kept = 0;
-    for (i = 0; i < n->nallowed_ips; i++)
-        if (is_own(n, &n->allowed_ips[i]) ||
-            may_route(s, n, &n->allowed_ips[i], settings))
-            list[kept++] = n->allowed_ips[i];
-    n->allowed_ips = list;
-    n->nallowed_ips = kept;
-    bury(s)->bytes = list;
-    return 0;
-}
-
-/* s->generation is one ahead meanwhile, so that what is buried outlives it. */
 static int
 fill_peers(
     struct map_state *s, struct netmap *nm, const struct map_settings *settings)
 {
-    nm->peers = malloc((s->npeers + 1) * sizeof(*nm->peers));
+    nm->peers = malloc(map_follow_room(s->npeers) * sizeof(*nm->peers));
     if (nm->peers == NULL)
         return -1;
     for (uint32_t i = 1; i < s->nslots; i++) {
         if (!s->slots[i].used || s->slots[i].lost > 0)
             continue;
         nm->peers[nm->npeers] = s->rows[i];
-        if (settle_routes(s, &nm->peers[nm->npeers], settings) != 0)
+        if (map_follow_routes(s, &nm->peers[nm->npeers], settings) != 0)
             return -1;
         nm->npeers++;
     }
@@ -785,7 +531,7 @@ fill_peers(
 static int
 fill_rules(struct map_state *s, struct netmap *nm)
 {
-    unsigned total = 0, hit;
+    unsigned total = 0;
 
     nm->has_rules = true; /* before there are any, all is dropped */
     for (size_t i = 0; i < s->nchunks; i++) {
@@ -802,6 +548,15 @@ fill_rules(struct map_state *s, struct netmap *nm)
                 s->chunks[i].nrules * sizeof(*nm->rules));
         nm->nrules += s->chunks[i].nrules;
     }
+    return 0;
+}
+
+/* No rule is for peers that are not signed; the peers are there. */
+static int
+judge_rules(struct map_state *s, struct netmap *nm)
+{
+    unsigned hit;
+
     if (s->nunsigned == 0)
         return 0;
     if (map_json_unsigned(nm, &hit) != 0)
@@ -812,7 +567,7 @@ fill_rules(struct map_state *s, struct netmap *nm)
 }
 
 struct netmap *
-map_state_netmap(struct map_state *s, const struct map_settings *settings)
+map_state_outline(struct map_state *s)
 {
     struct netmap *nm = s->ready ? calloc(1, sizeof(*nm)) : NULL;
 
@@ -824,12 +579,11 @@ map_state_netmap(struct map_state *s, const struct map_settings *settings)
         return NULL;
     }
     s->generation++;
-    nm->self = s->rows[SELF];
+    nm->self = s->rows[MAP_SELF];
     nm->domain = s->domain;
     nm->derp = s->derp;
-    nm->users = malloc((s->nusers + 1) * sizeof(*nm->users));
-    if (nm->users == NULL || fill_peers(s, nm, settings) != 0 ||
-        fill_rules(s, nm) != 0) {
+    nm->users = malloc(map_follow_room(s->nusers) * sizeof(*nm->users));
+    if (nm->users == NULL || fill_rules(s, nm) != 0) {
         netmap_free(nm);
         return NULL;
     }
@@ -839,60 +593,32 @@ map_state_netmap(struct map_state *s, const struct map_settings *settings)
     return nm;
 }
 
-/* ---- the follower ---- */
-
-void
-map_state_follow(struct map_state *s, struct netmap *nm)
+struct netmap *
+map_state_netmap(struct map_state *s, const struct map_settings *settings)
 {
-    uint32_t *places, at = 0;
+    struct netmap *nm = map_state_outline(s);
 
-    s->yard->follower = NULL;
-    forget_notes(s);
-    s->yard->behind = s->whole = false;
-    if (nm == NULL)
-        return;
-    places = realloc(s->places, s->nslots * sizeof(*places));
-    if (places == NULL)
-        return; /* every change makes a new one */
-    s->places = places;
-    places[SELF] = NONE;
-    for (uint32_t i = 1; i < s->nslots; i++)
-        places[i] = s->slots[i].used && s->slots[i].lost == 0 ? at++ : NONE;
-    if (at == nm->npeers)
-        s->yard->follower = nm;
+    if (nm != NULL &&
+        (fill_peers(s, nm, settings) != 0 || judge_rules(s, nm) != 0)) {
+        netmap_free(nm);
+        return NULL;
+    }
+    return nm;
 }
 
-bool
-map_state_update(struct map_state *s, const uint32_t **rows, size_t *n)
+const struct netmap_node *
+map_state_peer(const struct map_state *s, uint32_t *at)
 {
-    struct netmap *nm = s->yard->follower;
-    struct netmap_node *to;
-    uint32_t slot, at;
+    uint32_t i;
 
-    if (nm == NULL || s->whole)
-        return false;
-    *n = 0;
-    for (uint32_t i = 0; i < s->nchanged; i++) {
-        slot = s->changed[i];
-        s->slots[slot].noted = false;
-        at = s->places[slot];
-        if (at == NONE)
+    for (i = *at > MAP_SELF ? *at : MAP_SELF + 1; i < s->nslots; i++) {
+        if (!s->slots[i].used || s->slots[i].lost > 0)
             continue;
-        to = &nm->peers[at];
-        to->online = s->rows[slot].online;
-        to->key_expiry = s->rows[slot].key_expiry;
-        to->home_derp = s->rows[slot].home_derp;
-        to->cap_version = s->rows[slot].cap_version;
-        to->has_disco = s->rows[slot].has_disco;
-        memcpy(to->disco, s->rows[slot].disco, sizeof(to->disco));
-        to->endpoints = s->rows[slot].endpoints;
-        to->nendpoints = s->rows[slot].nendpoints;
-        s->changed[(*n)++] = at;
+        *at = i + 1;
+        return &s->rows[i];
     }
-    *rows = s->changed;
-    s->nchanged = 0;
-    s->yard->behind = false;
-    return true;
+    *at = i;
+    return NULL;
 }
 
 /* ---- life ---- */
@@ -918,7 +644,8 @@ free_state(struct map_state *s)
     free(s->by_value);
     free(s->claims);
     free(s->changed);
-    free(s->places);
+    free(s->gone);
+    free(s->owners);
     free(s->users);
     free(s->chunks);
     map_yard_free(s->yard);
@@ -934,19 +661,21 @@ map_state_new(void)
         return NULL;
     s->yard = map_yard_new(free_state);
     s->domain = calloc(1, 1);
-    s->free = s->free_claim = NONE;
+    s->free = s->free_claim = MAP_NONE;
     s->generation = 1;
     if (s->yard == NULL || s->domain == NULL || grow_slots(s, 1) != 0) {
         map_yard_free(s->yard);
         free(s->domain);
         free(s->slots);
         free(s->rows);
+        free(s->changed);
         free(s);
         return NULL;
     }
-    s->nslots = 1; /* SELF */
-    memset(&s->slots[SELF], 0, sizeof(s->slots[SELF]));
-    memset(&s->rows[SELF], 0, sizeof(s->rows[SELF]));
+    s->users_from = SIZE_MAX;
+    s->nslots = 1; /* MAP_SELF */
+    s->slots[MAP_SELF] = (struct map_slot){.place = MAP_NONE};
+    memset(&s->rows[MAP_SELF], 0, sizeof(s->rows[MAP_SELF]));
     return s;
 }
 
@@ -980,5 +709,6 @@ map_state_derp(const struct map_state *s)
 struct map_counts
 map_state_counts(const struct map_state *s)
 {
-    return (struct map_counts){.peers = s->npeers, .contested = s->ncontested};
+    return (struct map_counts){
+        .peers = s->npeers, .contested = s->ncontested, .users = s->nusers};
 }

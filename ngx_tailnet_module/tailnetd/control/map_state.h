@@ -5,8 +5,8 @@
  * complete, immutable netmap; what a row points to is shared between all
  * netmaps of a state and freed when the last one that shows it is gone, so a
  * message about one peer costs one copy of the rows, not of what they hold.
- * One netmap may follow the state: what most messages change (Online, where a
- * peer is, when its key expires) is written into it, and costs no copy at all.
+ * One netmap may follow the state: what messages change of peers, and who comes
+ * or goes, is written into it, and costs no copy at all.
  *
  * A node whose key or address another one has too, is not shown: of those that
  * claim it, this node wins, then the smallest ID.  Routes are shown as the
@@ -30,10 +30,11 @@ struct map_settings {
     const char *exit_node; /* name, FQDN or address of a peer; "": none */
 };
 
-/* What is hidden, for logs and status. */
+/* What is known, and hidden, for logs and status. */
 struct map_counts {
     size_t peers;     /* all that are known */
     size_t contested; /* not shown */
+    size_t users;     /* profiles that are known */
 };
 
 /* NULL: no memory. */
@@ -51,7 +52,8 @@ int map_state_apply(
     struct map_state *s, struct map_delta *d, char err[MAP_STATE_ERROR_MAX]);
 
 /* map_state_begin(s): a new stream begins: its first message has to have a
- * Node, and brings all peers there are. */
+ * Node, and brings all peers there are; users that it does not need are
+ * forgotten. */
 void map_state_begin(struct map_state *s);
 
 /* A Node was there. */
@@ -65,6 +67,19 @@ struct map_counts map_state_counts(const struct map_state *s);
 struct netmap *map_state_netmap(
     struct map_state *s, const struct map_settings *settings);
 
+/* map_state_outline(s): the same without peers, and with all rules, also those
+ * that peers who are not signed make void. */
+struct netmap *map_state_outline(struct map_state *s);
+
+/*
+ * map_state_peer(s, at): the first peer that is shown from number ${*at} on,
+ * which becomes the number after it; NULL: none.  Borrowed until the next
+ * message; its routes are all that the server told.  Numbers last: who is
+ * shown all the time comes once, if the stream does not begin anew.
+ */
+const struct netmap_node *map_state_peer(
+    const struct map_state *s, uint32_t *at);
+
 /*
  * map_state_follow(s, nm): ${nm}, which map_state_netmap() just gave, follows
  * until it is freed or another does; NULL: none.  Only map_state_update()
@@ -73,13 +88,24 @@ struct netmap *map_state_netmap(
 void map_state_follow(struct map_state *s, struct netmap *nm);
 
 /*
- * map_state_update(s, rows, n): the follower becomes the netmap of now; the
- * indices of its changed peers in ${*rows}, until the next message is applied.
- * Each of them may have others of: online, key_expiry, home_derp, cap_version,
- * disco key, endpoints.  What those were before is freed by the next message.
- * Returns false, and nothing is changed: there is none, or more than that
- * changed, and it takes a new one.
+ * map_state_update(s, settings, c): the follower becomes the netmap of now, for
+ * the settings it was made with; what was done to it in ${c}, until the next
+ * message is applied.  A peer that has another key, name, user, address, route,
+ * tag or capability is one that goes and one that comes.  A row whose
+ * whereabouts changed may have others of: online, key_expiry, home_derp,
+ * cap_version, disco key, endpoints.  What anything was before is freed by the
+ * next message.
+ *
+ * Returns false, and nothing is changed: there is none, and it takes a new one.
+ * So it is too after a change of anything but peers and new users (self node,
+ * rules that are others, DERP map, domain, the profile of a user), after a list
+ * of all peers, and when peers come or go
+ *   - of which two have one route, and routes are accepted,
+ *   - that are the exit node,
+ *   - that are not signed, or have a range for an address,
+ *   - beyond the follower's room: an eighth more than it began with, and 64.
  */
-bool map_state_update(struct map_state *s, const uint32_t **rows, size_t *n);
+bool map_state_update(struct map_state *s, const struct map_settings *settings,
+    struct netmap_changes *c);
 
 #endif

@@ -20,13 +20,10 @@
 
 #include "../crypto/noise.h"
 #include "../engine/say.h"
-#include "map_json_write.h"
 
-#define SAVE_MS       1000  /* from a new netmap to the saved one ... */
-#define SAVE_NOTED_MS 60000 /* ... or from changes in the one there is, ... */
-#define SAVE_BYTES_MS 1000  /* ... and a millisecond for so many bytes of it */
 #define LITE_RETRY_MS 5000
-#define LARGE         (128u << 10) /* bytes; what such a text took is given back */
+#define USERS_SPARE   4096 /* profiles without a node, before a new stream */
+#define LARGE         (128u << 10) /* bytes; what more takes is given back */
 #define LITE_AGAIN_MS 300000       /* when nothing is new */
 #define SKEW_MIN      60         /* seconds; below, clocks are taken as equal */
 #define TIME_MIN      1673373066 /* no clock is that old (test servers' are) */
@@ -102,6 +99,30 @@ count_contested(struct control *c, size_t before)
             c->node.name, now);
 }
 
+/* A server tells a profile once in a stream, so it is kept when its last node
+ * goes.  Were that too many? */
+static bool
+hoards(struct control *c)
+{
+    struct map_counts n = map_state_counts(c->map);
+    size_t used = 2 * (n.peers + 1); /* at most: a user and a sharer each */
+
+    if (c->users == SIZE_MAX)
+        c->users = n.users;
+    return n.users > (c->users > used ? c->users : used) + USERS_SPARE;
+}
+
+/* Over the same connection. */
+static void
+begin_anew(struct control *c)
+{
+    say_info("node \"%s\": the control server told of many users who have no "
+             "node any more: a new map stream forgets them",
+        c->node.name);
+    poll_cancel(c);
+    loop_timer_set(c->retry, 0);
+}
+
 /* Returns -1 when the stream is over with it. */
 static int
 message(struct control *c, const char *text, size_t len)
@@ -110,6 +131,7 @@ message(struct control *c, const char *text, size_t len)
     char why[MAP_STATE_ERROR_MAX];
     struct map_json_error err;
     struct map_delta d;
+    bool full = false;
     unsigned sleep;
 
     c->messages++;
@@ -133,6 +155,7 @@ message(struct control *c, const char *text, size_t len)
     if (!d.keepalive) {
         count_contested(c, contested);
         loop_timer_set(c->yield, 0);
+        full = hoards(c);
     }
     sleep = d.sleep;
     if (d.ping.url != NULL && d.ping.url[0] != '\0')
@@ -145,6 +168,8 @@ message(struct control *c, const char *text, size_t len)
             c, sleep, "the control server asks for %u s of silence", sleep);
         return -1;
     }
+    if (full && c->poll > 0)
+        begin_anew(c);
     return c->poll > 0 ? 0 : -1;
 }
 
@@ -164,7 +189,7 @@ tell_state(struct control *c, struct netmap *nm, int64_t now)
 
     if (!nm->self.authorized) {
         /* Nobody may talk to it yet, whatever the message says. */
-        nm->npeers = 0;
+        netmap_drop_peers(nm);
         netmap_drop_rules(nm);
     }
     /* Headscale's nodes lose their approval with their key's end: no
@@ -221,35 +246,24 @@ renew(void *arg)
     session_next(c);
 }
 
-static void
-save_in(struct control *c, uint64_t ms)
-{
-    uint64_t at = loop_now() + ms;
-
-    if (c->unsaved && c->save_at <= at)
-        return;
-    c->unsaved = true;
-    c->save_at = at;
-    loop_timer_set(c->save_timer, at);
-}
-
 /* What the last messages changed, if it is in the netmap that was given. */
 static bool
-yield_changes(struct control *c)
+yield_changes(struct control *c, const struct map_settings *settings)
 {
-    const uint32_t *rows;
-    size_t n;
+    struct netmap_changes changes;
 
     if (c->whole || c->state != CONTROL_RUNNING || c->skew != c->told_skew ||
-        !map_state_update(c->map, &rows, &n))
+        !map_state_update(c->map, settings, &changes))
         return false;
     c->failures = 0;
-    if (n == 0)
+    if (changes.ngone + changes.nadded + changes.nrows == 0)
         return true;
     c->deltas++;
-    /* Where peers are is soon found out without it. */
-    save_in(c, SAVE_NOTED_MS + 10 * c->saved_bytes / SAVE_BYTES_MS);
-    c->ops->changes(c->arg, rows, n);
+    if (changes.ngone + changes.nadded > 0)
+        cache_soon(c);
+    else
+        cache_later(c);
+    c->ops->changes(c->arg, &changes);
     return true;
 }
 
@@ -261,8 +275,9 @@ yield(void *arg)
         .accept_routes = c->node.accept_routes, .exit_node = c->node.exit_node};
     struct netmap *nm;
     int64_t now = session_wall(c), end;
+    size_t size;
 
-    if (yield_changes(c))
+    if (yield_changes(c, &settings))
         return;
     nm = map_state_netmap(c->map, &settings);
     if (nm == NULL) {
@@ -271,7 +286,7 @@ yield(void *arg)
     }
     c->failures = 0;
     c->deltas++;
-    save_in(c, SAVE_MS + c->saved_bytes / SAVE_BYTES_MS);
+    cache_soon(c);
     end = own_expiry(nm);
     plan_renewal(c, nm, now);
     tell_state(c, nm, now);
@@ -280,7 +295,10 @@ yield(void *arg)
     c->whole = false;
     c->told_skew = c->skew;
     map_state_follow(c->map, nm->self.authorized ? nm : NULL);
+    size = nm->npeers * sizeof(*nm->peers);
     c->ops->netmap(c->arg, nm, false);
+    if (size >= LARGE)
+        (void)malloc_trim(0);
 }
 
 void
@@ -288,28 +306,6 @@ poll_yield(struct control *c)
 {
     c->whole = true;
     loop_timer_set(c->yield, 0);
-}
-
-static void
-save(void *arg)
-{
-    struct control *c = arg;
-    struct map_settings settings = {.accept_routes = true, .exit_node = ""};
-    struct netmap *nm = map_state_netmap(c->map, &settings);
-    size_t len = 0;
-    char *text = nm == NULL ? NULL : map_json_write(nm, &len);
-
-    c->unsaved = false;
-    netmap_free(nm);
-    if (text == NULL)
-        say_err("node \"%s\": out of memory: its netmap is not saved",
-            c->node.name);
-    else
-        c->ops->save(c->arg, CONTROL_SAVE_NETMAP, text, len);
-    c->saved_bytes = len;
-    free(text);
-    if (len >= LARGE)
-        (void)malloc_trim(0);
 }
 
 int
@@ -511,6 +507,7 @@ poll_begin(struct control *c)
         return;
     }
     map_state_begin(c->map);
+    c->users = SIZE_MAX;
     c->poll_status = 0;
     c->reconnects++;
     c->poll = session_request(c, "POST", "/machine/map", body, len, &ops);
@@ -538,11 +535,10 @@ poll_init(struct control *c)
     c->watchdog = loop_timer_new(silent, c);
     c->yield = loop_timer_new(yield, c);
     c->expiry = loop_timer_new(renew, c);
-    c->save_timer = loop_timer_new(save, c);
     c->lite_timer = loop_timer_new(lite_due, c);
     return c->map == NULL || c->watchdog == NULL || c->yield == NULL ||
-                   c->expiry == NULL || c->save_timer == NULL ||
-                   c->lite_timer == NULL
+                   c->expiry == NULL || c->lite_timer == NULL ||
+                   cache_init(c) != 0
                ? -1
                : 0;
 }
@@ -552,11 +548,11 @@ poll_free(struct control *c)
 {
     map_frame_free(c->frames);
     netmap_free(c->cached);
+    cache_free(c);
     map_state_free(c->map);
     free(c->pop_url);
     loop_timer_free(c->watchdog);
     loop_timer_free(c->yield);
     loop_timer_free(c->expiry);
-    loop_timer_free(c->save_timer);
     loop_timer_free(c->lite_timer);
 }

@@ -9,6 +9,7 @@
 #define SESSION_H
 
 #include "../loop.h"
+#include "cache.h"
 #include "channel.h"
 #include "control.h"
 #include "fetch.h"
@@ -82,7 +83,8 @@ struct control {
     char words[CONTROL_WORDS_MAX];
     char login_name[MESSAGE_SHOWN_MAX];
     bool stopped; /* logged out */
-    bool leaving; /* a logout is under way */
+    bool leaving; /* a logout is under way ... */
+    bool rejoin;  /* ... and a login comes after it */
     int32_t leave_request;
 
     struct channel *channel;
@@ -100,14 +102,13 @@ struct control {
     struct map_frame *frames;
     int32_t poll;
     unsigned poll_status, poll_retry;
+    size_t users; /* that the stream's first message left; SIZE_MAX: to come */
     struct renewal renewal;
-    struct loop_timer *watchdog, *yield, *expiry, *save_timer;
-    int64_t skew; /* of the server's clock against ours, seconds */
-    bool unsaved;
-    uint64_t save_at;   /* loop_now(), when the netmap is unsaved */
-    size_t saved_bytes; /* of the saved netmap */
-    bool whole;         /* the next netmap is a new one */
-    int64_t told_skew;  /* that the last one went with */
+    struct loop_timer *watchdog, *yield, *expiry;
+    struct cache cache;
+    int64_t skew;      /* of the server's clock against ours, seconds */
+    bool whole;        /* the next netmap is a new one */
+    int64_t told_skew; /* that the last one went with */
 
     int32_t lite;
     bool lite_wanted;

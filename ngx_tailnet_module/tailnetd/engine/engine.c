@@ -27,6 +27,7 @@
 #include "../loop.h"
 #include "echo.h"
 #include "node.h"
+#include "report.h"
 #include "say.h"
 #include "status.h"
 
@@ -112,22 +113,28 @@ publish(const char *node, uint64_t generation, int fd)
 }
 
 static void
-answer(uint32_t query, char *text)
+answer_file(uint32_t query, int fd, const char *why)
 {
     struct ipc_msg m = {.type = IPC_ANSWER, .id = query};
+
+    snprintf(m.text, sizeof(m.text), "%s", why);
+    tell(&m, &fd, fd != -1);
+}
+
+static void
+answer(uint32_t query, char *text)
+{
     int fd = memfd_create("tailnet-answer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     size_t len = text == NULL ? 0 : strlen(text);
 
     if (text == NULL || fd == -1 ||
         write(fd, text, len) != (ssize_t)len) { /* memory: never in part */
         say_err("no memory for an answer");
-        tell(&m, NULL, 0);
+        answer_file(query, -1, "");
     } else {
-        tell(&m, &fd, 1);
+        answer_file(query, fd, "");
     }
     free(text);
-    if (len >= LARGE)
-        (void)malloc_trim(0);
     if (fd != -1)
         close(fd);
 }
@@ -140,18 +147,29 @@ pong(uint32_t query, const struct tn_addr *to, const struct tn_endpoint *e,
 }
 
 static void
-save(const char *node, const char *name, const void *bytes, size_t len)
+save(const char *node, enum ipc_save what, int fd)
 {
-    struct ipc_msg m = {.type = IPC_SAVE};
-    int fd = memfd_create("tailnet-save", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    struct ipc_msg m = {.type = IPC_SAVE, .kind = what};
 
     snprintf(m.node, sizeof(m.node), "%s", node);
-    m.kind = strcmp(name, CONTROL_SAVE_KEYS) == 0 ? IPC_SAVE_KEYS
-                                                  : IPC_SAVE_NETMAP;
+    tell(&m, &fd, 1);
+}
+
+static void
+save_netmap(const char *node, int fd)
+{
+    save(node, IPC_SAVE_NETMAP, fd);
+}
+
+static void
+save_keys(const char *node, const void *bytes, size_t len)
+{
+    int fd = memfd_create("tailnet-save", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
     if (fd == -1 || write(fd, bytes, len) != (ssize_t)len)
-        say_err("node \"%s\": no memory: its %s cannot be saved", node, name);
+        say_err("node \"%s\": no memory: its keys cannot be saved", node);
     else
-        tell(&m, &fd, 1);
+        save(node, IPC_SAVE_KEYS, fd);
     if (fd != -1)
         close(fd);
 }
@@ -178,7 +196,8 @@ static const struct node_ops node_ops = {.put = put,
     .netconf = netconf,
     .publish = publish,
     .pong = pong,
-    .save = save,
+    .save_keys = save_keys,
+    .save_netmap = save_netmap,
     .want_key = want_key};
 
 /* ---- from the holder ---- */
@@ -339,7 +358,7 @@ query(const struct ipc_msg *m)
     struct ping p;
 
     if (m->kind == IPC_QUERY_STATUS) {
-        answer(m->id, status_nodes(engine.nodes, m->node));
+        report_ask(m->id, m->node);
         return;
     }
     n = find(m->node);
@@ -446,6 +465,7 @@ orphaned(void)
     engine.main = NULL;
     close(engine.main_fd);
     engine.main_fd = -1;
+    report_drop();
     if (engine.bequest == NULL)
         loop_timer_set(engine.orphan, loop_now() + ORPHAN_MS);
 }
@@ -605,7 +625,7 @@ start(void)
     engine.main = loop_watch_new(IPC_FD, main_readable, NULL);
     engine.bequest = loop_watch_new(IPC_BEQUEST_FD, bequest_readable, NULL);
     if (engine.hot == NULL || engine.orphan == NULL || engine.main == NULL ||
-        engine.bequest == NULL)
+        engine.bequest == NULL || report_init(&engine.nodes, answer_file) != 0)
         return -1;
     return watch_signals();
 }
@@ -632,6 +652,7 @@ engine_main(const char *timing)
     }
     say_info("packets are sealed by %s", aead_backend_name());
     loop_run();
+    report_free();
     while ((n = engine.nodes) != NULL) {
         engine.nodes = n->next;
         node_free(n);

@@ -121,6 +121,13 @@ filter_free(struct filter *f)
     free(f);
 }
 
+bool
+filter_by_peer(const struct filter *f)
+{
+    return filter_rules_by_peer(f->rules[FAMILY4]) ||
+           filter_rules_by_peer(f->rules[FAMILY6]);
+}
+
 void
 filter_set_listeners(
     struct filter *f, const struct ipc_listener *list, size_t n)
@@ -149,6 +156,12 @@ filter_inherit(struct filter *f, struct filter *old)
     memcpy(f->counters, old->counters, sizeof(f->counters));
     memset(&old->flows, 0, sizeof(old->flows));
     memset(old->counters, 0, sizeof(old->counters));
+}
+
+void
+filter_forget(struct filter *f, const struct tn_addr *a)
+{
+    filter_flow_forget(&f->flows, a);
 }
 
 static enum filter_reason

@@ -69,10 +69,18 @@ struct filter *filter_new(
     const struct netmap *nm, const struct filter_local *local);
 void filter_free(struct filter *f);
 
+/* Whether peers that come or go make another filter of it: rules name a
+ * capability for a source. */
+bool filter_by_peer(const struct filter *f);
+
 /* Replaces the listeners (ipc.h) that a netmap without rules opens; those of
  * protocols other than TCP and UDP are not looked at. */
 void filter_set_listeners(
     struct filter *f, const struct ipc_listener *list, size_t n);
+
+/* filter_forget(f, a): ${a} is another's from now on: nothing that it is sent
+ * by anybody is an answer to what was sent before. */
+void filter_forget(struct filter *f, const struct tn_addr *a);
 
 /* Move flows and counters from ${old} to ${f}, which takes its place. */
 void filter_inherit(struct filter *f, struct filter *old);

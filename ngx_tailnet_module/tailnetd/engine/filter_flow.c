@@ -78,11 +78,11 @@ filter_flow_touch(struct filter_flow_table *t, const struct filter_flow *f)
     return false;
 }
 
-/* Take the oldest entry out of list and bucket; returns its index. */
+/* Take an entry out of list and bucket; returns its index. */
 static uint16_t
-evict(struct filter_flow_table *t)
+evict(struct filter_flow_table *t, uint16_t index)
 {
-    uint16_t index = t->oldest, *link = bucket(t, &entry(t, index)->flow);
+    uint16_t *link = bucket(t, &entry(t, index)->flow);
 
     while (*link != index) {
         link = &entry(t, *link)->chain;
@@ -92,15 +92,43 @@ evict(struct filter_flow_table *t)
     return index;
 }
 
+static uint16_t
+make_room(struct filter_flow_table *t)
+{
+    uint16_t index = t->free;
+
+    if (index != 0) {
+        t->free = entry(t, index)->chain;
+        return index;
+    }
+    return t->used == FILTER_FLOW_MAX ? evict(t, t->oldest) : ++t->used;
+}
+
 bool
 filter_flow_add(struct filter_flow_table *t, const struct filter_flow *f)
 {
-    bool full = t->used == FILTER_FLOW_MAX;
-    uint16_t index = full ? evict(t) : ++t->used, *head = bucket(t, f);
+    bool full = t->used == FILTER_FLOW_MAX && t->free == 0;
+    uint16_t index = make_room(t), *head = bucket(t, f);
 
     entry(t, index)->flow = *f;
     entry(t, index)->chain = *head;
     *head = index;
     attach_newest(t, index);
     return full;
+}
+
+void
+filter_flow_forget(struct filter_flow_table *t, const struct tn_addr *src)
+{
+    uint16_t index, next;
+
+    for (index = t->newest; index != 0; index = next) {
+        next = entry(t, index)->older;
+        if (!tn_addr_equal(&entry(t, index)->flow.src, src)) {
+            continue;
+        }
+        evict(t, index);
+        entry(t, index)->chain = t->free;
+        t->free = index;
+    }
 }

@@ -37,7 +37,8 @@ struct filter_flow_entry {
 struct filter_flow_table {
     struct filter_flow_entry entries[FILTER_FLOW_MAX];
     uint16_t buckets[FILTER_FLOW_BUCKETS];
-    uint16_t used;
+    uint16_t used; /* entries that are, or were */
+    uint16_t free; /* chained */
     uint16_t newest;
     uint16_t oldest;
 };
@@ -51,5 +52,8 @@ bool filter_flow_touch(
  * whether the oldest had to go.
  */
 bool filter_flow_add(struct filter_flow_table *t, const struct filter_flow *f);
+
+/* All flows with ${src} go. */
+void filter_flow_forget(struct filter_flow_table *t, const struct tn_addr *src);
 
 #endif

@@ -468,6 +468,12 @@ filter_rules_new(
     return r;
 }
 
+bool
+filter_rules_by_peer(const struct filter_rules *r)
+{
+    return r->ncaps > 0;
+}
+
 void
 filter_rules_free(struct filter_rules *r)
 {

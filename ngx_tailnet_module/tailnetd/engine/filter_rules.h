@@ -42,6 +42,9 @@ struct filter_rules *filter_rules_new(
     const struct netmap *nm, bool is4, const struct span_set *local);
 void filter_rules_free(struct filter_rules *r);
 
+/* Whether peers are in them: those with a capability that a rule names. */
+bool filter_rules_by_peer(const struct filter_rules *r);
+
 /* Whether a rule allows ${q}, whose addresses are of the family. */
 bool filter_rules_allow(
     const struct filter_rules *r, const struct filter_rules_query *q);

@@ -154,6 +154,12 @@ grants_free(struct grants *g)
     free(g);
 }
 
+bool
+grants_outlive_peers(const struct grants *g)
+{
+    return g->unsigned4.n == 0 && g->unsigned6.n == 0;
+}
+
 /* ---- the rules of one source ---- */
 
 static bool

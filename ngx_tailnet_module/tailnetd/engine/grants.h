@@ -19,6 +19,10 @@ struct grants;
 struct grants *grants_new(const struct netmap *nm);
 void grants_free(struct grants *g);
 
+/* Whether they stay what they are when peers that have a signature come, or any
+ * go: no peer has none. */
+bool grants_outlive_peers(const struct grants *g);
+
 /*
  * grants_query(g, src, dst, json): the union of what the rules grant ${src} at
  * ${dst}, as new JSON object text for free(3): name to list, the lists joined

@@ -14,7 +14,7 @@
 #include "node.h"
 #include "say.h"
 
-#define SAVED_MAX      (64u << 20) /* bytes of a saved netmap */
+#define SAVED_MAX      (128u << 20) /* bytes of a saved netmap */
 #define JOIN_GIVEN_MAX 255
 
 struct join {
@@ -121,12 +121,12 @@ take_netmap(void *arg, struct netmap *nm, bool cached)
 }
 
 static void
-take_changes(void *arg, const uint32_t *rows, size_t count)
+take_changes(void *arg, const struct netmap_changes *c)
 {
     struct join *j = arg;
 
     if (j->node != NULL)
-        node_take_changes(j->node, rows, count);
+        node_take_changes(j->node, c);
 }
 
 /* Trouble is logged when it is news, not at every try: control calls for what
@@ -149,6 +149,10 @@ tell(void *arg)
             say_notice("node \"%s\": joined its tailnet at %s", j->name, s.url);
         break;
     case CONTROL_REFUSED:
+        say_err("node \"%s\": %s; it tries again in a while, and at once on "
+                "\"tailnetctl login %s\"",
+            j->name, s.words, j->name);
+        break;
     case CONTROL_EXPIRED:
         say_err("node \"%s\": %s", j->name, s.words);
         break;
@@ -169,12 +173,21 @@ tell(void *arg)
 }
 
 static void
-save(void *arg, const char *name, const void *bytes, size_t len)
+save_keys(void *arg, const void *bytes, size_t len)
 {
     struct join *j = arg;
 
     if (j->node != NULL)
-        j->node->ops->save(j->name, name, bytes, len);
+        j->node->ops->save_keys(j->name, bytes, len);
+}
+
+static void
+save_netmap(void *arg, int fd)
+{
+    struct join *j = arg;
+
+    if (j->node != NULL)
+        j->node->ops->save_netmap(j->name, fd);
 }
 
 static void
@@ -199,7 +212,8 @@ static const struct control_ops ops = {.key = take_key,
     .netmap = take_netmap,
     .changes = take_changes,
     .state = tell,
-    .save = save,
+    .save_keys = save_keys,
+    .save_netmap = save_netmap,
     .auth_key_wanted = want_key,
     .ping = ping};
 

@@ -155,6 +155,62 @@ netmap_same_user(const struct netmap_user *a, const struct netmap_user *b)
            strcmp(a->name, b->name) == 0 && strcmp(a->pic, b->pic) == 0;
 }
 
+static bool
+same_grants(const struct netmap_rule *a, const struct netmap_rule *b)
+{
+    const struct netmap_cap_grant *x, *y;
+    unsigned i;
+
+    for (i = 0; a->ngrants == b->ngrants && i < a->ngrants; i++) {
+        x = &a->grants[i];
+        y = &b->grants[i];
+        if (!same_list(
+                x->dsts, x->ndsts, y->dsts, y->ndsts, sizeof(*x->dsts)) ||
+            !netmap_same_texts(x->names, x->ncaps, y->names, y->ncaps) ||
+            !netmap_same_texts(x->values, x->ncaps, y->values, y->ncaps)) {
+            return false;
+        }
+    }
+    return a->ngrants == b->ngrants;
+}
+
+static bool
+same_dsts(const struct netmap_rule *a, const struct netmap_rule *b)
+{
+    unsigned i;
+
+    for (i = 0; a->ndsts == b->ndsts && i < a->ndsts; i++) {
+        if (memcmp(&a->dsts[i].ip, &b->dsts[i].ip, sizeof(a->dsts[i].ip)) !=
+                0 ||
+            a->dsts[i].first != b->dsts[i].first ||
+            a->dsts[i].last != b->dsts[i].last) {
+            return false;
+        }
+    }
+    return a->ndsts == b->ndsts;
+}
+
+bool
+netmap_same_rules(const struct netmap_rule *a, unsigned na,
+    const struct netmap_rule *b, unsigned nb)
+{
+    unsigned i;
+
+    for (i = 0; na == nb && i < na; i++) {
+        if (!same_list(a[i].srcs, a[i].nsrcs, b[i].srcs, b[i].nsrcs,
+                sizeof(*a[i].srcs)) ||
+            !netmap_same_texts(
+                a[i].src_caps, a[i].nsrc_caps, b[i].src_caps, b[i].nsrc_caps) ||
+            !same_dsts(&a[i], &b[i]) ||
+            a[i].proto_default != b[i].proto_default ||
+            memcmp(a[i].protos, b[i].protos, sizeof(a[i].protos)) != 0 ||
+            !same_grants(&a[i], &b[i])) {
+            return false;
+        }
+    }
+    return na == nb;
+}
+
 static int
 by_region(const void *key, const void *item)
 {
@@ -186,6 +242,21 @@ netmap_drop_rules(struct netmap *nm)
     nm->nrules = 0;
 }
 
+void
+netmap_drop_peers(struct netmap *nm)
+{
+    unsigned i;
+
+    for (i = 0; i < nm->npeers; i++) {
+        if (nm->owner == NULL) {
+            netmap_node_clear(&nm->peers[i]);
+        } else if (nm->peers[i].own_routes) {
+            free(nm->peers[i].allowed_ips);
+        }
+    }
+    nm->npeers = 0;
+}
+
 /* A netmap that owns its rows. */
 static void
 clear_rows(struct netmap *nm)
@@ -193,9 +264,6 @@ clear_rows(struct netmap *nm)
     unsigned i;
 
     netmap_node_clear(&nm->self);
-    for (i = 0; i < nm->npeers; i++) {
-        netmap_node_clear(&nm->peers[i]);
-    }
     for (i = 0; i < nm->nusers; i++) {
         netmap_user_clear(&nm->users[i]);
     }
@@ -210,6 +278,7 @@ netmap_free(struct netmap *nm)
         return;
     }
     netmap_drop_rules(nm);
+    netmap_drop_peers(nm);
     if (nm->owner == NULL) {
         clear_rows(nm);
     } else {

@@ -9,6 +9,7 @@
 #define NETMAP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "../../core/tn_addr.h"
@@ -59,6 +60,7 @@ struct netmap_node {
     unsigned naddresses;
     struct tn_prefix *allowed_ips;
     unsigned nallowed_ips;
+    bool own_routes; /* allowed_ips is the row's, not the netmap's owner's */
     struct tn_endpoint *endpoints;
     unsigned nendpoints;
     char **tags; /* sorted, unique, each "tag:..." */
@@ -136,7 +138,8 @@ struct netmap_derp {
 
 /*
  * Whoever owns what the rows of a netmap point to, when that is not the netmap
- * itself: netmap_free() frees the lists only and tells it.
+ * itself: netmap_free() frees the lists only, with routes that are a row's own,
+ * and tells it.
  */
 struct netmap_owner {
     void (*release)(struct netmap_owner *o, uint64_t generation);
@@ -155,6 +158,23 @@ struct netmap {
     struct netmap_rule *rules; /* effective: chunks in key order */
     unsigned nrules;
     const struct netmap_derp *derp; /* NULL: no DERP map */
+};
+
+/* A peer that is in the list no more. */
+struct netmap_gone {
+    uint32_t row; /* where it stood; the last row took its place */
+    uint8_t key[32];
+    const struct tn_prefix *addresses;
+    unsigned naddresses;
+};
+
+/* What was done to the peers of a netmap that rules, in this order. */
+struct netmap_changes {
+    const struct netmap_gone *gone; /* one after the other */
+    size_t ngone;
+    size_t nadded;        /* the last rows are new */
+    const uint32_t *rows; /* others, whose whereabouts changed */
+    size_t nrows;
 };
 
 /* NULL is harmless, and so is a netmap that was not finished. */
@@ -176,12 +196,17 @@ bool netmap_same_standing(
 bool netmap_same_whereabouts(
     const struct netmap_node *a, const struct netmap_node *b);
 bool netmap_same_user(const struct netmap_user *a, const struct netmap_user *b);
+bool netmap_same_rules(const struct netmap_rule *a, unsigned na,
+    const struct netmap_rule *b, unsigned nb);
 bool netmap_same_texts(
     char *const *a, unsigned na, char *const *b, unsigned nb);
 
 /* The region of ${id}, borrowed, or NULL; ${derp} may be NULL. */
 const struct netmap_region *netmap_region(
     const struct netmap_derp *derp, unsigned id);
+
+/* No peers are left. */
+void netmap_drop_peers(struct netmap *nm);
 
 /* No rules are left; has_rules stays, so a filter drops all. */
 void netmap_drop_rules(struct netmap *nm);

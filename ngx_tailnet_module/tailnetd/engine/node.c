@@ -361,13 +361,24 @@ stop(struct node *n, const char *why)
     loop_timer_set(n->publish_timer, UINT64_MAX);
 }
 
+/* ${f} in place of the one before; flows go on. */
+static void
+take_filter(struct node *n, struct filter *f)
+{
+    filter_set_listeners(f, n->listeners, n->nlisteners);
+    if (n->filter != NULL)
+        filter_inherit(f, n->filter);
+    filter_free(n->filter);
+    n->filter = f;
+}
+
 /* ${nm} is taken over; it may be the one that rules (a key expired). */
 static void
 apply(struct node *n, struct netmap *nm)
 {
-    const struct filter_local local = {.open_listeners = true};
-    struct filter *f = filter_new(nm, &local);
+    struct filter *f = filter_new(nm, &filter_local);
     struct netmap *old = n->netmap;
+    int64_t now = wall(); /* first: a key may expire before this ends */
 
     /* Handshakes with peers that are waited for go by relay perhaps. */
     if (n->magic != NULL)

@@ -34,22 +34,22 @@ struct node_ops {
      * after ${ns} nanoseconds, the peer being at ${e}. */
     void (*pong)(uint32_t query, const struct tn_addr *to,
         const struct tn_endpoint *e, uint64_t ns, const char *error);
-    /* Bytes for the node's state directory, as ${name} of control.h. */
-    void (*save)(
-        const char *node, const char *name, const void *bytes, size_t len);
+    /* For the node's state directory, as control.h has them. */
+    void (*save_keys)(const char *node, const void *bytes, size_t len);
+    void (*save_netmap)(const char *node, int fd);
     /* Its auth key is needed: join_auth_key() brings it. */
     void (*want_key)(const char *node);
 };
 
 /* What wg_peer_data() is. */
 struct node_peer {
-    struct node_peer *next;
+    struct node_peer *next, **at; /* ${at}: what leads to it */
     struct wg_peer *peer;
     const struct netmap_node *self; /* row in the netmap that rules */
     struct magic_peer way;          /* of a node that joined a tailnet */
     unsigned endpoint;              /* of self->endpoints, tried next */
     int64_t seen;                   /* Unix seconds of the last hot_saw() */
-    bool kept;                      /* scratch of node_apply() */
+    bool kept;                      /* scratch of peers.c */
 };
 
 struct snapshot_image;
@@ -126,9 +126,9 @@ void node_take_key(struct node *n, const uint8_t key[32]);
 void node_take_netmap(struct node *n, struct netmap *nm, bool cached);
 void node_set_words(struct node *n, const char *words);
 
-/* node_take_changes(n, rows, count): the netmap that rules changed in these
- * peers, as map_state_update() says. */
-void node_take_changes(struct node *n, const uint32_t *rows, size_t count);
+/* node_take_changes(n, c): the netmap that rules is another now, as
+ * map_state_update() says. */
+void node_take_changes(struct node *n, const struct netmap_changes *c);
 
 void node_set_listeners(struct node *n, const struct ipc_msg *m);
 

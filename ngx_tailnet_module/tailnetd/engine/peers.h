@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct netmap;
+struct netmap_changes;
 struct node;
 
 /*
@@ -19,11 +20,11 @@ struct node;
 int peers_apply(struct node *n, const struct netmap *nm);
 
 /*
- * peers_update(n, rows, count): those of the netmap that rules changed, as
- * map_state_update() says.  Returns 0, or -1: one of them begins or ends to be
- * a peer, which is for peers_apply().
+ * peers_update(n, c): the netmap that rules is another now, as
+ * map_state_update() says.  One that goes and comes under the same key keeps
+ * its session.  Returns 0, or -1: no memory; some may be done already.
  */
-int peers_update(struct node *n, const uint32_t *rows, size_t count);
+int peers_update(struct node *n, const struct netmap_changes *c);
 
 /* peers_drop(n, all): removes peers with their sessions; without ${all}, those
  * that the last peers_apply() did not keep. */

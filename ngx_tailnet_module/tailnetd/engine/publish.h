@@ -11,6 +11,8 @@
 #include "../../core/tn_snap.h"
 #include "netmap.h"
 
+struct publish_index;
+
 struct publish_opts {
     uint64_t generation;
     int64_t now; /* Unix seconds */
@@ -21,9 +23,8 @@ struct publish_opts {
      */
     const char *(*caps)(void *arg, const struct netmap_node *peer);
     void *arg;
-    /* NULL, or where the offsets of all records go, for free(3): the self
-     * node's first, then the peers' in their order. */
-    uint32_t **records;
+    /* NULL, or what publish_edit() needs, new, for publish_edit_free(). */
+    struct publish_index *index;
 };
 
 /*
@@ -55,13 +56,17 @@ enum publish_news publish_row(
     struct tn_snap_peer *rec, const struct netmap_node *row, int64_t now);
 
 /*
- * publish_memfd(bytes, size): a close-on-exec memory file of these bytes.
- * publish_copy(fd, size): one of the bytes of another one.  publish_seal(fd):
- * its size, content and seals are sealed.  They return the descriptor (0), or
- * -1 and errno.
+ * publish_memfd(): an empty close-on-exec memory file.  publish_write(to,
+ * bytes, at, end) writes bytes from ${*at} to ${end} there, and publish_copy()
+ * those of another file; ${*at} is ${end} then.  A file is written front to
+ * back. publish_stamp() makes a snapshot a generation.  publish_seal(fd): its
+ * size, content and seals are sealed.  They return the descriptor (0), or -1
+ * and errno.
  */
-int publish_memfd(const void *bytes, size_t size);
-int publish_copy(int fd, size_t size);
+int publish_memfd(void);
+int publish_write(int to, const void *bytes, size_t *at, size_t end);
+int publish_copy(int to, int fd, size_t *at, size_t end);
+int publish_stamp(int fd, uint64_t generation);
 int publish_seal(int fd);
 
 #endif

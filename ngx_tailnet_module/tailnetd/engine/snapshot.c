@@ -1,7 +1,22 @@
+/*
+ * snapshot.c: telling the workers what a node knows.
+ *
+ * Theory of operation.  What is published is sealed and stays as it is; the
+ * next generation is another file.  If only peers came, went or changed, it is
+ * a copy of the last, made inside the kernel, in which what differs is edited
+ * at the end (publish_edit.c); else it is built anew.
+ *
+ * No packet moves while the engine copies, and 100,000 peers are 28 MB.  So the
+ * copy of a file of more than SNAPSHOT_SLICE bytes is made in slices, one each
+ * turn of the loop, and it is begun before it is needed: when the one before is
+ * published.  A change then takes one turn for the edit and one for the
+ * sealing, for which the kernel looks at every page; a peer is let in by the
+ * engine when the workers will know it at once.  Changes that come while there
+ * is no whole copy wait in the index, and the edit has them all.
+ */
 #include "snapshot.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +27,7 @@
 #include "grants.h"
 #include "node.h"
 #include "publish.h"
+#include "publish_edit.h"
 #include "say.h"
 
 /*
@@ -22,42 +38,28 @@
 #define SNAPSHOT_EVERY_MS 100
 #define SNAPSHOT_BURST    10
 #define SNAPSHOT_AHEAD_MS ((uint64_t)SNAPSHOT_BURST * SNAPSHOT_EVERY_MS)
+#define SNAPSHOT_RETRY_MS 1000 /* after one that could not be made */
 
-#define SNAPSHOT_STALE_MAX 4096 /* rows; more of them: all is built anew */
+#define SNAPSHOT_SLICE (64u << 10) /* bytes; about 40 us */
 
-/* What was published last, and what is to be changed in it. */
+/* What was published last, and the next one that is being written. */
 struct snapshot_image {
-    int fd;
-    size_t size;
-    uint32_t *records; /* offsets, the self node's first */
-    uint32_t stale[SNAPSHOT_STALE_MAX];
-    size_t nstale;
+    struct publish_index index;
+    struct grants *grants; /* of the netmap, or NULL */
+    int fd;                /* sealed */
+    int to;                /* the next one; -1: there is none */
+    size_t at;             /* so much of it is copied */
+    bool due;              /* it is to be published */
+    bool edited;           /* it has the changes, and the index is of it */
+    struct loop_idle *slices;
 };
 
 struct caps {
-    struct grants *grants;
-    const struct netmap_node *self;
+    struct node *n;
     char *text; /* of the last answer */
 };
 
-/* From the peer's first address to ours of the same family. */
-static const char *
-caps_of(void *arg, const struct netmap_node *peer)
-{
-    struct caps *c = arg;
-    const struct tn_addr *src = netmap_first_address(peer, true), *dst;
-
-    if (src == NULL)
-        src = netmap_first_address(peer, false);
-    dst = src == NULL ? NULL : netmap_first_address(c->self, tn_addr_is4(src));
-    if (dst == NULL)
-        return "";
-    free(c->text);
-    c->text = NULL;
-    if (grants_query(c->grants, src, dst, &c->text) != 0)
-        return NULL;
-    return strcmp(c->text, "{}") == 0 ? "" : c->text;
-}
+static void step(void *arg);
 
 static bool
 has_grants(const struct netmap *nm)
@@ -70,147 +72,173 @@ has_grants(const struct netmap *nm)
     return false;
 }
 
-static int
-build(const struct node *n, struct publish_opts *opts, void **bytes,
-    size_t *size, char err[TN_ERR_MAX])
+/* From the peer's first address to ours of the same family. */
+static const char *
+caps_of(void *arg, const struct netmap_node *peer)
 {
-    struct caps caps = {.self = &n->netmap->self};
-    int rc;
+    struct caps *c = arg;
+    struct snapshot_image *image = c->n->image;
+    const struct netmap_node *self = &c->n->netmap->self;
+    const struct tn_addr *src = netmap_first_address(peer, true), *dst;
 
-    if (has_grants(n->netmap)) {
-        caps.grants = grants_new(n->netmap);
-        if (caps.grants == NULL) {
-            snprintf(err, TN_ERR_MAX, "out of memory");
-            return -1;
-        }
-        opts->caps = caps_of;
-        opts->arg = &caps;
-    }
-    rc = publish_build(n->netmap, opts, bytes, size, err);
-    grants_free(caps.grants);
-    free(caps.text);
-    return rc;
+    if (src == NULL)
+        src = netmap_first_address(peer, false);
+    dst = src == NULL ? NULL : netmap_first_address(self, tn_addr_is4(src));
+    if (dst == NULL)
+        return "";
+    if (image->grants == NULL)
+        image->grants = grants_new(c->n->netmap);
+    free(c->text);
+    c->text = NULL;
+    if (image->grants == NULL ||
+        grants_query(image->grants, src, dst, &c->text) != 0)
+        return NULL;
+    return strcmp(c->text, "{}") == 0 ? "" : c->text;
+}
+
+static void
+forget_grants(struct snapshot_image *image)
+{
+    grants_free(image->grants);
+    image->grants = NULL;
 }
 
 void
 snapshot_free(struct node *n)
 {
-    if (n->image == NULL)
+    struct snapshot_image *image = n->image;
+
+    if (image == NULL)
         return;
-    close(n->image->fd);
-    free(n->image->records);
-    free(n->image);
     n->image = NULL;
+    if (image->fd != -1)
+        close(image->fd);
+    if (image->to != -1)
+        close(image->to);
+    publish_edit_free(&image->index);
+    forget_grants(image);
+    loop_idle_free(image->slices);
+    free(image);
 }
 
-/* The whole netmap as a new image; -1: said. */
-static int
-make(struct node *n, uint64_t generation)
+/* Workers go on with the rights of before, not longer than need be. */
+static void
+give_up(struct node *n)
 {
-    uint32_t *records = NULL;
-    struct publish_opts opts = {.generation = generation,
-        .now = (int64_t)time(NULL),
-        .records = &records};
-    struct snapshot_image *image;
-    char err[TN_ERR_MAX];
-    void *bytes;
+    snapshot_free(n);
+    loop_timer_set(n->publish_timer, loop_now() + SNAPSHOT_RETRY_MS);
+}
+
+static void
+fail(struct node *n, const char *what)
+{
+    say_err("node \"%s\": no snapshot: %s (%d: %s)", n->name, what, errno,
+        strerror(errno));
+    give_up(n);
+}
+
+/* The next file is what it has to be. */
+static void
+hand_over(struct node *n)
+{
+    struct snapshot_image *image = n->image;
+    uint64_t generation = ++n->hot_row->generation;
+
+    if (publish_stamp(image->to, generation) != 0 ||
+        publish_seal(image->to) != 0) {
+        fail(n, "its file cannot be sealed");
+        return;
+    }
+    if (image->fd != -1)
+        close(image->fd);
+    image->fd = image->to;
+    image->to = -1;
+    image->due = image->edited = false;
+    n->ops->publish(n->name, generation, image->fd);
+}
+
+/* A file for the next copy; -1: errno. */
+static int
+begin(struct snapshot_image *image)
+{
+    image->at = 0;
+    image->to = publish_memfd();
+    return image->to == -1 ? -1 : 0;
+}
+
+/* The copy of a large file is begun before it is needed; if that fails it is
+ * begun again when it is. */
+static void
+begin_early(struct snapshot_image *image)
+{
+    bool large = image->index.size > SNAPSHOT_SLICE;
+
+    loop_idle_want(image->slices, large && begin(image) == 0);
+}
+
+/* The bytes are the file. */
+static void
+write_built(struct node *n, const void *bytes)
+{
+    struct snapshot_image *image = n->image;
+
+    if (begin(image) != 0 ||
+        publish_write(image->to, bytes, &image->at, image->index.size) != 0) {
+        fail(n, "no memory file");
+        return;
+    }
+    hand_over(n);
+    if (n->image != NULL)
+        begin_early(n->image);
+}
+
+/* All of the netmap. */
+static void
+build(struct node *n)
+{
+    struct caps caps = {.n = n};
+    struct publish_opts opts = {.now = (int64_t)time(NULL),
+        .caps = has_grants(n->netmap) ? caps_of : NULL,
+        .arg = &caps};
+    struct snapshot_image *image = calloc(1, sizeof(*image));
+    char err[TN_ERR_MAX] = "out of memory";
+    void *bytes = NULL;
     size_t size;
-    int fd;
+    int rc = -1;
 
-    if (build(n, &opts, &bytes, &size, err) != 0) {
+    if (image != NULL) {
+        n->image = image;
+        image->fd = image->to = -1;
+        image->slices = loop_idle_new(step, n);
+        opts.index = &image->index;
+    }
+    if (image != NULL && image->slices != NULL)
+        rc = publish_build(n->netmap, &opts, &bytes, &size, err);
+    free(caps.text);
+    if (rc != 0) {
         say_err("node \"%s\": no snapshot: %s", n->name, err);
-        return -1;
-    }
-    fd = publish_memfd(bytes, size);
-    free(bytes);
-    image = fd == -1 ? NULL : malloc(sizeof(*image));
-    if (image == NULL) {
-        say_err("node \"%s\": no snapshot: no memory file (%d: %s)", n->name,
-            errno, strerror(errno));
-        if (fd != -1)
-            close(fd);
-        free(records);
-        return -1;
-    }
-    image->fd = fd;
-    image->size = size;
-    image->records = records;
-    image->nstale = 0;
-    n->image = image;
-    return 0;
-}
-
-static int
-read_record(const struct node *n, uint32_t row, struct tn_snap_peer *rec)
-{
-    return pread(n->image->fd, rec, sizeof(*rec),
-               (off_t)n->image->records[row + 1]) == sizeof(*rec)
-               ? 0
-               : -1;
-}
-
-/* The stale records in the file ${fd}, which is ${generation}. */
-static int
-write_news(const struct node *n, int fd, uint64_t generation)
-{
-    const struct snapshot_image *image = n->image;
-    int64_t now = (int64_t)time(NULL);
-    struct tn_snap_peer rec;
-    size_t i;
-
-    for (i = 0; i < image->nstale; i++) {
-        if (read_record(n, image->stale[i], &rec) != 0 ||
-            publish_row(&rec, &n->netmap->peers[image->stale[i]], now) ==
-                PUBLISH_WHOLE ||
-            pwrite(fd, &rec, sizeof(rec),
-                (off_t)image->records[image->stale[i] + 1]) != sizeof(rec))
-            return -1;
-    }
-    return pwrite(fd, &generation, sizeof(generation),
-               offsetof(struct tn_snap_head, generation)) == sizeof(generation)
-               ? 0
-               : -1;
-}
-
-/* A copy of the image with the news, in its place; -1: build it anew. */
-static int
-renew(struct node *n, uint64_t generation)
-{
-    int fd = publish_copy(n->image->fd, n->image->size);
-
-    if (fd == -1)
-        return -1;
-    if (write_news(n, fd, generation) != 0) {
-        close(fd);
-        return -1;
-    }
-    close(n->image->fd);
-    n->image->fd = fd;
-    n->image->nstale = 0;
-    return 0;
-}
-
-void
-snapshot_publish(struct node *n)
-{
-    uint64_t generation = ++n->hot_row->generation, now = loop_now();
-
-    n->publish_at = (n->publish_at > now ? n->publish_at : now) +
-                    SNAPSHOT_EVERY_MS;
-    if (n->image == NULL || renew(n, generation) != 0) {
-        snapshot_free(n);
-        if (make(n, generation) != 0)
-            return;
-    }
-    if (publish_seal(n->image->fd) != 0) {
-        say_err("node \"%s\": no snapshot: its file cannot be sealed (%d: %s)",
-            n->name, errno, strerror(errno));
         snapshot_free(n);
         return;
     }
-    n->ops->publish(n->name, generation, n->image->fd);
+    write_built(n, bytes);
+    free(bytes);
 }
 
+/* The copy becomes what the netmap says now; -1: it has to be built. */
+static int
+edit(struct node *n)
+{
+    struct caps caps = {.n = n};
+    const struct publish_opts opts = {.now = (int64_t)time(NULL),
+        .caps = has_grants(n->netmap) ? caps_of : NULL,
+        .arg = &caps};
+    int rc = publish_edit(&n->image->index, n->image->to, n->netmap, &opts);
+
+    free(caps.text);
+    return rc;
+}
+
+/* Not too many of them. */
 static void
 soon(struct node *n)
 {
@@ -223,6 +251,75 @@ soon(struct node *n)
             n->publish_at + SNAPSHOT_EVERY_MS - SNAPSHOT_AHEAD_MS);
 }
 
+static void
+copy_slice(struct node *n)
+{
+    struct snapshot_image *image = n->image;
+    size_t left = image->index.size - image->at;
+
+    if (publish_copy(image->to, image->fd, &image->at,
+            image->at + (left < SNAPSHOT_SLICE ? left : SNAPSHOT_SLICE)) == 0)
+        return;
+    if (image->due) {
+        fail(n, "its file cannot be written");
+        return;
+    }
+    close(image->to);
+    image->to = -1;
+    loop_idle_want(image->slices, false);
+}
+
+/* The next step to the next file: a slice of the copy, the edit, its end. */
+static void
+step(void *arg)
+{
+    struct node *n = arg;
+    struct snapshot_image *image = n->image;
+
+    if (image->at < image->index.size && !image->edited) {
+        copy_slice(n);
+    } else if (!image->due) {
+        loop_idle_want(image->slices, false);
+    } else if (!image->edited) {
+        image->edited = edit(n) == 0;
+        if (!image->edited) {
+            snapshot_free(n);
+            build(n);
+        }
+    } else {
+        hand_over(n);
+        if (n->image == NULL)
+            return;
+        begin_early(image);
+        if (image->index.changed)
+            soon(n);
+    }
+}
+
+void
+snapshot_publish(struct node *n)
+{
+    struct snapshot_image *image = n->image;
+    uint64_t now = loop_now();
+
+    if (image != NULL && image->due)
+        return; /* it will have all there is */
+    n->publish_at = (n->publish_at > now ? n->publish_at : now) +
+                    SNAPSHOT_EVERY_MS;
+    if (image == NULL) {
+        build(n);
+        return;
+    }
+    image->due = true;
+    if (image->to == -1 && begin(image) != 0)
+        fail(n, "no memory file");
+    else if (image->index.size > SNAPSHOT_SLICE)
+        loop_idle_want(image->slices, true);
+    else
+        while (n->image == image && image->due)
+            step(n);
+}
+
 void
 snapshot_publish_soon(struct node *n)
 {
@@ -230,28 +327,62 @@ snapshot_publish_soon(struct node *n)
     soon(n);
 }
 
-void
-snapshot_publish_rows(struct node *n, const uint32_t *rows, size_t count)
+/* Whether the workers have another idea of that row; -1: a change that takes a
+ * whole build. */
+static int
+is_news(const struct node *n, uint32_t row, int64_t now)
 {
-    int64_t now = (int64_t)time(NULL);
-    enum publish_news news;
+    const struct snapshot_image *image = n->image;
+    uint32_t off = publish_edit_record(&image->index, row);
     struct tn_snap_peer rec;
-    bool any = false;
-    size_t i;
+    enum publish_news news;
 
-    for (i = 0; n->image != NULL && i < count; i++) {
-        if (read_record(n, rows[i], &rec) != 0)
-            break;
-        news = publish_row(&rec, &n->netmap->peers[rows[i]], now);
-        if (news == PUBLISH_SAME)
-            continue;
-        if (news == PUBLISH_WHOLE || n->image->nstale == SNAPSHOT_STALE_MAX)
-            break;
-        n->image->stale[n->image->nstale++] = rows[i];
-        any = true;
+    if (off == 0)
+        return 0; /* it is to be written anyway */
+    if (pread(image->edited ? image->to : image->fd, &rec, sizeof(rec),
+            (off_t)off) != sizeof(rec))
+        return -1;
+    news = publish_row(&rec, &n->netmap->peers[row], now);
+    return news == PUBLISH_WHOLE ? -1 : news == PUBLISH_RECORD;
+}
+
+/* Puts them down in the index; -1: they take a whole build. */
+static int
+note(struct node *n, const struct netmap_changes *c)
+{
+    struct publish_index *ix = &n->image->index;
+    const struct netmap *nm = n->netmap;
+    int64_t now = (int64_t)time(NULL);
+    size_t i;
+    int news;
+
+    for (i = 0; i < c->ngone; i++)
+        if (publish_edit_gone(ix, c->gone[i].row) != 0)
+            return -1;
+    if (publish_edit_added(ix, c->nadded) != 0)
+        return -1;
+    /* The grants know whose signature lacks. */
+    if (n->image->grants != NULL && c->ngone + c->nadded != 0 &&
+        !grants_outlive_peers(n->image->grants))
+        forget_grants(n->image);
+    for (i = nm->npeers - c->nadded; i < nm->npeers; i++)
+        if (nm->peers[i].unsigned_peerapi_only)
+            forget_grants(n->image);
+    for (i = 0; i < c->nrows; i++) {
+        news = is_news(n, c->rows[i], now);
+        if (news == -1)
+            return -1;
+        if (news == 1)
+            publish_edit_stale(ix, c->rows[i]);
     }
-    if (i < count)
+    return 0;
+}
+
+void
+snapshot_publish_changes(struct node *n, const struct netmap_changes *changes)
+{
+    if (n->image == NULL || note(n, changes) != 0)
         snapshot_publish_soon(n);
-    else if (any)
+    else if (n->image->index.changed)
         soon(n);
 }

@@ -4,23 +4,26 @@
 #ifndef SNAPSHOT_H
 #define SNAPSHOT_H
 
-#include <stddef.h>
-#include <stdint.h>
-
 struct node;
+struct netmap_changes;
 
 /*
  * snapshot_publish(n): the netmap that rules, as a new generation, to the
- * holder; what fails is logged.  snapshot_publish_soon(): another netmap rules:
- * at once, or, after many in a short time, when its turn comes (the node's
- * publish_timer).  snapshot_publish_rows(n, rows, count): the same when only
- * those peers changed, as map_state_update() says; the next generation is then
- * a copy of the one before, with their records written anew, or there is none,
- * if nothing of it is for the workers.
+ * holder; what fails is logged.  snapshot_publish_soon(): another netmap rules,
+ * or more than peers is another one: at once, or, after many in a short time,
+ * when its turn comes (the node's publish_timer).
+ *
+ * snapshot_publish_changes(n, changes): the same when only those peers of the
+ * netmap that ruled before became others, and nothing but its peers.  There is
+ * no new generation if nothing of it is for the workers.
+ *
+ * A large snapshot goes to the holder some turns of the loop later, and has by
+ * then what changed meanwhile.
  */
 void snapshot_publish(struct node *n);
 void snapshot_publish_soon(struct node *n);
-void snapshot_publish_rows(struct node *n, const uint32_t *rows, size_t count);
+void snapshot_publish_changes(
+    struct node *n, const struct netmap_changes *changes);
 
 /* The node ends. */
 void snapshot_free(struct node *n);

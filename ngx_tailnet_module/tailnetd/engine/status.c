@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 #include <string.h>
+#include <time.h>
 
 #include "../loop.h"
 #include "status_reach.h"
@@ -26,6 +27,13 @@ addrs_of(const struct netmap_node *row)
     return list;
 }
 
+static bool
+has_expired(const struct netmap_node *row)
+{
+    return row->expired ||
+           (row->key_expiry != 0 && row->key_expiry <= (int64_t)time(NULL));
+}
+
 static json_t *
 identity_of(const struct node *n, const struct netmap_node *row)
 {
@@ -43,6 +51,7 @@ identity_of(const struct node *n, const struct netmap_node *row)
     json_object_set_new(o, "online", json_boolean(row->online));
     json_object_set_new(
         o, "key_expiry", json_integer((json_int_t)row->key_expiry));
+    json_object_set_new(o, "key_expired", json_boolean(has_expired(row)));
     return o;
 }
 
@@ -53,10 +62,11 @@ ago(uint64_t then, uint64_t now)
 }
 
 static json_t *
-peer_of(const struct node *n, const struct netmap_node *row, uint64_t now)
+peer_of(const struct node *n, const struct netmap_node *row)
 {
     struct wg_peer *peer = wg_peer_by_key(n->wg, row->key);
     json_t *o = identity_of(n, row);
+    uint64_t now = loop_now();
     struct wg_peer_stats s;
     struct tn_endpoint e;
 
@@ -69,44 +79,43 @@ peer_of(const struct node *n, const struct netmap_node *row, uint64_t now)
         status_way(o, n, wg_peer_data(peer));
     json_object_set_new(o, "rx_bytes", json_integer((json_int_t)s.rx_bytes));
     json_object_set_new(o, "tx_bytes", json_integer((json_int_t)s.tx_bytes));
+    json_object_set_new(
+        o, "handshake_tries", json_integer(s.handshake_attempts));
     json_object_set_new(o, "handshake_ms_ago", ago(s.last_handshake, now));
     json_object_set_new(o, "receive_ms_ago", ago(s.last_receive, now));
     return o;
 }
-
-#define COUNT(o, c, field) \
-    json_object_set_new(o, #field, json_integer((json_int_t)(c)->field))
 
 static json_t *
 wg_counters_of(const struct wg_counters *c)
 {
     json_t *o = json_object();
 
-    COUNT(o, c, rx_packets);
-    COUNT(o, c, rx_bytes);
-    COUNT(o, c, tx_packets);
-    COUNT(o, c, tx_bytes);
-    COUNT(o, c, handshakes_sent);
-    COUNT(o, c, handshakes_received);
-    COUNT(o, c, handshakes_completed);
-    COUNT(o, c, cookies_sent);
-    COUNT(o, c, cookies_received);
-    COUNT(o, c, drop_malformed);
-    COUNT(o, c, drop_mac1);
-    COUNT(o, c, drop_ratelimited);
-    COUNT(o, c, drop_unknown_peer);
-    COUNT(o, c, drop_handshake);
-    COUNT(o, c, drop_handshake_replay);
-    COUNT(o, c, drop_handshake_flood);
-    COUNT(o, c, drop_index);
-    COUNT(o, c, drop_auth);
-    COUNT(o, c, drop_replay);
-    COUNT(o, c, drop_expired);
-    COUNT(o, c, drop_source);
-    COUNT(o, c, drop_inner);
-    COUNT(o, c, drop_no_route);
-    COUNT(o, c, drop_staged);
-    COUNT(o, c, drop_no_endpoint);
+    STATUS_COUNT(o, c, rx_packets);
+    STATUS_COUNT(o, c, rx_bytes);
+    STATUS_COUNT(o, c, tx_packets);
+    STATUS_COUNT(o, c, tx_bytes);
+    STATUS_COUNT(o, c, handshakes_sent);
+    STATUS_COUNT(o, c, handshakes_received);
+    STATUS_COUNT(o, c, handshakes_completed);
+    STATUS_COUNT(o, c, cookies_sent);
+    STATUS_COUNT(o, c, cookies_received);
+    STATUS_COUNT(o, c, drop_malformed);
+    STATUS_COUNT(o, c, drop_mac1);
+    STATUS_COUNT(o, c, drop_ratelimited);
+    STATUS_COUNT(o, c, drop_unknown_peer);
+    STATUS_COUNT(o, c, drop_handshake);
+    STATUS_COUNT(o, c, drop_handshake_replay);
+    STATUS_COUNT(o, c, drop_handshake_flood);
+    STATUS_COUNT(o, c, drop_index);
+    STATUS_COUNT(o, c, drop_auth);
+    STATUS_COUNT(o, c, drop_replay);
+    STATUS_COUNT(o, c, drop_expired);
+    STATUS_COUNT(o, c, drop_source);
+    STATUS_COUNT(o, c, drop_inner);
+    STATUS_COUNT(o, c, drop_no_route);
+    STATUS_COUNT(o, c, drop_staged);
+    STATUS_COUNT(o, c, drop_no_endpoint);
     return o;
 }
 
@@ -115,21 +124,21 @@ pump_counters_of(const struct pump_counters *c)
 {
     json_t *o = json_object();
 
-    COUNT(o, c, mesh_read);
-    COUNT(o, c, mesh_written);
-    COUNT(o, c, mesh_reads);
-    COUNT(o, c, mesh_writes);
-    COUNT(o, c, net_read);
-    COUNT(o, c, net_written);
-    COUNT(o, c, net_reads);
-    COUNT(o, c, net_writes);
-    COUNT(o, c, drop_mesh_write);
-    COUNT(o, c, drop_mesh_header);
-    COUNT(o, c, drop_net_full);
-    COUNT(o, c, drop_net_error);
-    COUNT(o, c, drop_net_family);
-    COUNT(o, c, drop_net_truncated);
-    COUNT(o, c, not_merged_checksum);
+    STATUS_COUNT(o, c, mesh_read);
+    STATUS_COUNT(o, c, mesh_written);
+    STATUS_COUNT(o, c, mesh_reads);
+    STATUS_COUNT(o, c, mesh_writes);
+    STATUS_COUNT(o, c, net_read);
+    STATUS_COUNT(o, c, net_written);
+    STATUS_COUNT(o, c, net_reads);
+    STATUS_COUNT(o, c, net_writes);
+    STATUS_COUNT(o, c, drop_mesh_write);
+    STATUS_COUNT(o, c, drop_mesh_header);
+    STATUS_COUNT(o, c, drop_net_full);
+    STATUS_COUNT(o, c, drop_net_error);
+    STATUS_COUNT(o, c, drop_net_family);
+    STATUS_COUNT(o, c, drop_net_truncated);
+    STATUS_COUNT(o, c, not_merged_checksum);
     return o;
 }
 
@@ -170,9 +179,8 @@ control_of(const struct node *n, uint64_t now)
 static json_t *
 node_of(const struct node *n)
 {
-    json_t *o = json_object(), *peers = json_array();
+    json_t *o = json_object();
     uint64_t now = loop_now();
-    unsigned i;
 
     json_object_set_new(o, "name", json_string(n->name));
     json_object_set_new(o, "state", json_string(node_state(n)));
@@ -187,6 +195,8 @@ node_of(const struct node *n)
         json_object_set_new(o, "network", status_reach(n));
     json_object_set_new(
         o, "drop_expired", json_integer((json_int_t)n->drop_expired));
+    json_object_set_new(o, "log_left_out",
+        json_integer((json_int_t)failure_unsaid(&n->failure)));
     json_object_set_new(o, "pump", pump_counters_of(pump_counters(n->pump)));
     if (n->wg != NULL)
         json_object_set_new(
@@ -196,10 +206,7 @@ node_of(const struct node *n)
     if (n->netmap != NULL) {
         json_object_set_new(o, "domain", json_string(n->netmap->domain));
         json_object_set_new(o, "self", identity_of(n, &n->netmap->self));
-        for (i = 0; i < n->netmap->npeers; i++)
-            json_array_append_new(peers, peer_of(n, &n->netmap->peers[i], now));
     }
-    json_object_set_new(o, "peers", peers);
     return o;
 }
 
@@ -213,15 +220,15 @@ dump(json_t *o)
 }
 
 char *
-status_nodes(const struct node *list, const char *only)
+status_node(const struct node *n)
 {
-    json_t *o = json_object(), *nodes = json_array();
+    return dump(node_of(n));
+}
 
-    for (; list != NULL; list = list->next)
-        if (only[0] == '\0' || strcmp(only, list->name) == 0)
-            json_array_append_new(nodes, node_of(list));
-    json_object_set_new(o, "nodes", nodes);
-    return dump(o);
+char *
+status_peer(const struct node *n, const struct netmap_node *row)
+{
+    return dump(peer_of(n, row));
 }
 
 char *

@@ -147,7 +147,7 @@ message(const struct ipc_msg *m, const int *fds, size_t nfds)
             lease_unmade(n, clock_ms());
         break;
     case IPC_ANSWER:
-        query_answer(m->id, nfds == 1 ? fds[0] : -1);
+        query_answer(m->id, nfds == 1 ? fds[0] : -1, m->text);
         break;
     default:
         log_err(

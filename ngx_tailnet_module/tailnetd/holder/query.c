@@ -36,7 +36,7 @@ void
 query_ask(struct conn *c, uint32_t seq, struct ipc_msg *m, int64_t now)
 {
     struct query *q = NULL;
-    int64_t extra = 0;
+    int64_t limit = QUERY_MS;
     unsigned i;
 
     for (i = 0; i < QUERY_MAX && q == NULL; i++) {
@@ -57,20 +57,22 @@ query_ask(struct conn *c, uint32_t seq, struct ipc_msg *m, int64_t now)
     if (m->kind == IPC_QUERY_PING) {
         if (m->timeout_ms > QUERY_MAX_MS)
             m->timeout_ms = QUERY_MAX_MS;
-        extra = m->timeout_ms;
+        limit += m->timeout_ms;
+    } else if (m->kind == IPC_QUERY_STATUS) {
+        limit = QUERY_STATUS_MS;
     }
     *q = (struct query){.id = ids,
         .seq = seq,
         .slot = conn_slot(c),
         .serial = c->serial,
-        .due = now + QUERY_MS + extra};
+        .due = now + limit};
     m->id = ids;
     if (!child_send(m, NULL, 0))
         fail(q, EHOSTDOWN, "the engine is not running: see the log");
 }
 
 void
-query_answer(uint32_t id, int fd)
+query_answer(uint32_t id, int fd, const char *why)
 {
     struct conn *c;
     unsigned i;
@@ -81,6 +83,8 @@ query_answer(uint32_t id, int fd)
         c = asker(&queries[i]);
         if (c != NULL && fd != -1)
             conn_reply(c, TN_ADMIN_TEXT, queries[i].seq, &fd, 1);
+        else if (why[0] != '\0')
+            fail(&queries[i], EBUSY, why);
         else
             fail(&queries[i], ENOMEM, "the engine has no memory to answer");
         queries[i].id = 0;

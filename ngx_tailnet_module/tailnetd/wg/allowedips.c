@@ -11,6 +11,7 @@
  */
 #include "allowedips.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -238,9 +239,9 @@ allowedips_lookup(const struct allowedips *t, const struct tn_addr *a)
     return best;
 }
 
-int
-allowedips_replace(struct allowedips *t, struct allowedips_owner *owner,
-    const struct tn_prefix *prefixes, size_t n)
+static int
+add(struct allowedips *t, struct allowedips_owner *owner,
+    const struct tn_prefix *prefixes, size_t n, bool replace)
 {
     struct allowedips_node *spares;
 
@@ -252,11 +253,53 @@ allowedips_replace(struct allowedips *t, struct allowedips_owner *owner,
     spares = make_spares(2 * n);
     if (spares == NULL && n > 0)
         return -1;
-    allowedips_remove(t, owner);
+    if (replace)
+        allowedips_remove(t, owner);
     for (size_t i = 0; i < n; i++)
         insert(t, owner, &prefixes[i], &spares);
     free_spares(spares);
     return 0;
+}
+
+int
+allowedips_replace(struct allowedips *t, struct allowedips_owner *owner,
+    const struct tn_prefix *prefixes, size_t n)
+{
+    return add(t, owner, prefixes, n, true);
+}
+
+int
+allowedips_add(struct allowedips *t, struct allowedips_owner *owner,
+    const struct tn_prefix *prefixes, size_t n)
+{
+    return add(t, owner, prefixes, n, false);
+}
+
+/* The node of exactly that prefix, or NULL. */
+static struct allowedips_node *
+find(const struct allowedips *t, const struct tn_prefix *prefix)
+{
+    struct bits key = load(&prefix->addr);
+    struct allowedips_node *n = t->root;
+
+    while (n != NULL && n->len < prefix->bits && covers(n, &key))
+        n = n->child[side(&key, n->len)];
+    return n != NULL && n->len == prefix->bits && covers(n, &key) ? n : NULL;
+}
+
+void
+allowedips_drop(struct allowedips *t, const struct allowedips_owner *owner,
+    const struct tn_prefix *prefixes, size_t n)
+{
+    struct allowedips_node *node;
+
+    for (size_t i = 0; i < n; i++) {
+        node = find(t, &prefixes[i]);
+        if (node == NULL || node->owner != owner)
+            continue;
+        disown(node);
+        prune(t, node);
+    }
 }
 
 void

@@ -37,6 +37,14 @@ struct allowedips_owner *allowedips_lookup(
 int allowedips_replace(struct allowedips *t, struct allowedips_owner *owner,
     const struct tn_prefix *prefixes, size_t n);
 
+/* allowedips_add(t, owner, prefixes, n): ${owner} has these too; returns as
+ * allowedips_replace().  allowedips_drop(): it has those of them no more that
+ * it had; other owners keep theirs. */
+int allowedips_add(struct allowedips *t, struct allowedips_owner *owner,
+    const struct tn_prefix *prefixes, size_t n);
+void allowedips_drop(struct allowedips *t, const struct allowedips_owner *owner,
+    const struct tn_prefix *prefixes, size_t n);
+
 /* allowedips_remove(t, owner): ${owner} has no prefix any more. */
 void allowedips_remove(struct allowedips *t, struct allowedips_owner *owner);
 

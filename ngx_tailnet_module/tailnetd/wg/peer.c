@@ -394,6 +394,20 @@ wg_peer_set_allowed_ips(struct wg_device *d, struct wg_peer *p,
     return allowedips_replace(&d->routes, &p->allowed, prefixes, n);
 }
 
+int
+wg_peer_add_allowed_ips(struct wg_device *d, struct wg_peer *p,
+    const struct tn_prefix *prefixes, size_t n)
+{
+    return allowedips_add(&d->routes, &p->allowed, prefixes, n);
+}
+
+void
+wg_peer_drop_allowed_ips(struct wg_device *d, struct wg_peer *p,
+    const struct tn_prefix *prefixes, size_t n)
+{
+    allowedips_drop(&d->routes, &p->allowed, prefixes, n);
+}
+
 struct wg_peer *
 wg_route(const struct wg_device *d, const struct tn_addr *a)
 {
