@@ -486,6 +486,35 @@ told_twice(void **state)
     map_state_free(s);
 }
 
+/* Of two with one route, whoever may talk has it. */
+static void
+expiry_of_one(void **state)
+{
+    static const char second[] =
+        "{\"PeersChanged\":[{\"ID\":4,\"Name\":\"d.t.\",\"Key\":\"nodekey:"
+        "0000000000000000000000000000000000000000000000000000000000000004\","
+        "\"Addresses\":[\"100.64.0.4/32\"],\"AllowedIPs\":[\"100.64.0.4/32\","
+        "\"100.64.0.9/32\"]}]}";
+    struct netmap_changes c;
+    struct netmap *nm;
+    struct map_state *s = begin(two_peers, &accept, &nm);
+
+    (void)state;
+    apply(s, second);
+    assert_false(map_state_update(s, &accept, &c));
+    netmap_free(nm);
+    nm = map_state_netmap(s, &accept);
+    map_state_follow(s, nm);
+    apply(s, "{\"PeersChangedPatch\":[{\"NodeID\":2,\"KeyExpiry\":"
+             "\"2001-01-01T00:00:00Z\"}]}");
+    assert_true(map_state_update(s, &accept, &c));
+    apply(s, "{\"PeersChangedPatch\":[{\"NodeID\":1,\"KeyExpiry\":"
+             "\"2001-01-01T00:00:00Z\"}]}");
+    assert_false(map_state_update(s, &accept, &c));
+    netmap_free(nm);
+    map_state_free(s);
+}
+
 /* A peer has an address, which is a route of another no more. */
 static void
 route_of_another(void **state)
@@ -843,6 +872,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_messages),
         cmocka_unit_test(told_twice),
+        cmocka_unit_test(expiry_of_one),
         cmocka_unit_test(route_of_another),
         cmocka_unit_test(came_and_went),
         cmocka_unit_test(what_fits),

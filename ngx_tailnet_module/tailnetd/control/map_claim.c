@@ -259,6 +259,20 @@ claim_all(struct map_state *s, uint32_t slot, bool add)
             act(s, slot, ITEM_ROUTE | i);
 }
 
+bool
+map_claim_shares(const struct map_state *s, uint32_t slot)
+{
+    const struct netmap_node *row = &s->rows[slot];
+
+    for (unsigned i = 0; i < row->nallowed_ips; i++) {
+        struct map_claim wish = {slot, ITEM_ROUTE | i, MAP_NONE};
+
+        if (wishes_for(row, &row->allowed_ips[i]) && is_shared(s, &wish))
+            return true;
+    }
+    return false;
+}
+
 size_t
 map_claim_count(const struct netmap_node *n)
 {

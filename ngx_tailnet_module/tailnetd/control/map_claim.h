@@ -24,6 +24,9 @@ void map_claim_rekey(struct map_state *s, uint32_t slot, const uint8_t key[32]);
 /* Whether some node, shown or not, has the address. */
 bool map_claim_taken(const struct map_state *s, const struct tn_addr *a);
 
+/* Whether another peer has a route of this one too. */
+bool map_claim_shares(const struct map_state *s, uint32_t slot);
+
 /* Whether ${p} lets all packets of a family through. */
 bool map_claim_is_default(const struct tn_prefix *p);
 

@@ -142,6 +142,16 @@ take_endpoints(struct map_state *s, uint32_t slot, struct netmap_node *from)
     from->nendpoints = 0;
 }
 
+/* Whoever may not talk any more, or again, leaves or takes a route of two. */
+static void
+take_expiry(struct map_state *s, uint32_t slot, int64_t expiry)
+{
+    if (s->rows[slot].key_expiry == expiry)
+        return;
+    s->rows[slot].key_expiry = expiry;
+    s->reroute = s->reroute || map_claim_shares(s, slot);
+}
+
 static void
 take_whereabouts(struct map_state *s, uint32_t slot, struct netmap_node *from)
 {
@@ -150,7 +160,7 @@ take_whereabouts(struct map_state *s, uint32_t slot, struct netmap_node *from)
     if (netmap_same_whereabouts(row, from))
         return;
     row->online = from->online;
-    row->key_expiry = from->key_expiry;
+    take_expiry(s, slot, from->key_expiry);
     row->home_derp = from->home_derp;
     row->cap_version = from->cap_version;
     row->has_disco = from->has_disco;
@@ -282,7 +292,7 @@ patch(struct map_state *s, struct map_patch *p)
     if (p->has_online)
         row->online = to->online;
     if (p->has_expiry)
-        row->key_expiry = to->key_expiry;
+        take_expiry(s, slot, to->key_expiry);
     if (to->home_derp != 0)
         row->home_derp = to->home_derp;
     if (to->cap_version != 0)

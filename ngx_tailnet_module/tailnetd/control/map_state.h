@@ -100,7 +100,8 @@ void map_state_follow(struct map_state *s, struct netmap *nm);
  * So it is too after a change of anything but peers and new users (self node,
  * rules that are others, DERP map, domain, the profile of a user), after a list
  * of all peers, and when peers come or go
- *   - of which two have one route, and routes are accepted,
+ *   - of which two have one route, and routes are accepted (so too when the key
+ *     of one of the two gets another expiry),
  *   - that are the exit node,
  *   - that are not signed, or have a range for an address,
  *   - beyond the follower's room: an eighth more than it began with, and 64.

@@ -50,8 +50,9 @@ uint32_t publish_edit_record(const struct publish_index *ix, uint32_t row);
  * publish_edit(ix, fd, nm, o): ${fd}, a writable copy of the file that ${ix} is
  * of, becomes the snapshot of ${nm}; its generation is left as it is.  The time
  * is linear in what is changed, and in the length of the lists of the tags that
- * peers lose.  Returns 0, or -1: ${fd} and ${ix} are of no use any more, and
- * publish_build() makes the snapshot, or says why there is none.
+ * peers lose, but for one look at each row's place.  Returns 0, or -1: ${fd}
+ * and ${ix} are of no use any more, and publish_build() makes the snapshot, or
+ * says why there is none.
  */
 int publish_edit(struct publish_index *ix, int fd, const struct netmap *nm,
     const struct publish_opts *o);

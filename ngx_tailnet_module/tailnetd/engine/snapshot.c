@@ -20,9 +20,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "../../core/tn_snap_read.h"
 #include "../loop.h"
 #include "grants.h"
 #include "node.h"
@@ -378,11 +381,60 @@ note(struct node *n, const struct netmap_changes *c)
     return 0;
 }
 
+/* Whether one of the new peers has an address that, to the workers, is another
+ * node's. */
+static bool
+takes_over(const struct node *n, size_t nadded)
+{
+    const struct netmap *nm = n->netmap;
+    struct tn_snap snap;
+    struct tn_peer was;
+    struct stat st;
+    bool does = false;
+    void *bytes;
+
+    if (nadded == 0)
+        return false;
+    if (fstat(n->image->fd, &st) != 0)
+        return true;
+    bytes = mmap(
+        NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, n->image->fd, 0);
+    if (bytes == MAP_FAILED)
+        return true;
+    does = tn_snap_open(&snap, bytes, (size_t)st.st_size) != NULL;
+    for (unsigned i = nm->npeers - (unsigned)nadded; i < nm->npeers; i++) {
+        const struct netmap_node *row = &nm->peers[i];
+
+        for (unsigned k = 0; !does && k < row->naddresses; k++)
+            does = tn_snap_whois(&snap, &row->addresses[k].addr, &was, NULL) ==
+                       0 &&
+                   was.id != (uint64_t)row->id;
+    }
+    munmap(bytes, (size_t)st.st_size);
+    return does;
+}
+
+/* No packet moves before the workers hear of all there is. */
+static void
+publish_now(struct node *n)
+{
+    struct snapshot_image *image;
+
+    while (n->image != NULL && n->image->index.changed) {
+        snapshot_publish(n);
+        image = n->image;
+        while (image != NULL && n->image == image && image->due)
+            step(n);
+    }
+}
+
 void
 snapshot_publish_changes(struct node *n, const struct netmap_changes *changes)
 {
     if (n->image == NULL || note(n, changes) != 0)
         snapshot_publish_soon(n);
+    else if (takes_over(n, changes->nadded))
+        publish_now(n);
     else if (n->image->index.changed)
         soon(n);
 }
