@@ -54,6 +54,7 @@ struct snapshot_image {
     size_t at;             /* so much of it is copied */
     bool due;              /* it is to be published */
     bool edited;           /* it has the changes, and the index is of it */
+    bool outdated;         /* all is to be built anew */
     struct loop_idle *slices;
 };
 
@@ -241,13 +242,17 @@ edit(struct node *n)
     return rc;
 }
 
-/* Not too many of them. */
+/* There are not to be too many of them. */
+static bool
+has_to_wait(const struct node *n)
+{
+    return n->publish_at + SNAPSHOT_EVERY_MS > loop_now() + SNAPSHOT_AHEAD_MS;
+}
+
 static void
 soon(struct node *n)
 {
-    uint64_t now = loop_now();
-
-    if (n->publish_at + SNAPSHOT_EVERY_MS <= now + SNAPSHOT_AHEAD_MS)
+    if (!has_to_wait(n))
         snapshot_publish(n);
     else
         loop_timer_set(n->publish_timer,
@@ -307,6 +312,10 @@ snapshot_publish(struct node *n)
 
     if (image != NULL && image->due)
         return; /* it will have all there is */
+    if (image != NULL && image->outdated) {
+        snapshot_free(n);
+        image = NULL;
+    }
     n->publish_at = (n->publish_at > now ? n->publish_at : now) +
                     SNAPSHOT_EVERY_MS;
     if (image == NULL) {
@@ -323,11 +332,67 @@ snapshot_publish(struct node *n)
             step(n);
 }
 
+/* Whether one of the last ${nadded} peers has an address that, to the workers,
+ * is another node's. */
+static bool
+takes_over(const struct node *n, size_t nadded)
+{
+    const struct netmap *nm = n->netmap;
+    struct tn_snap snap;
+    struct tn_peer was;
+    struct stat st;
+    bool does = false;
+    void *bytes;
+
+    if (nadded == 0)
+        return false;
+    if (fstat(n->image->fd, &st) != 0)
+        return true;
+    bytes = mmap(
+        NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, n->image->fd, 0);
+    if (bytes == MAP_FAILED)
+        return true;
+    does = tn_snap_open(&snap, bytes, (size_t)st.st_size) != NULL;
+    for (unsigned i = nm->npeers - (unsigned)nadded; i < nm->npeers; i++) {
+        const struct netmap_node *row = &nm->peers[i];
+
+        for (unsigned k = 0; !does && k < row->naddresses; k++)
+            does = tn_snap_whois(&snap, &row->addresses[k].addr, &was, NULL) ==
+                       0 &&
+                   was.id != (uint64_t)row->id;
+    }
+    munmap(bytes, (size_t)st.st_size);
+    return does;
+}
+
+/* All is another netmap's, whose last ${nadded} peers may be new.  What was
+ * published stays, to be asked whose an address was. */
+static void
+outdate(struct node *n, size_t nadded)
+{
+    struct snapshot_image *image = n->image;
+    bool now = image != NULL && has_to_wait(n) && takes_over(n, nadded);
+
+    if (image != NULL) {
+        loop_idle_want(image->slices, false);
+        if (image->to != -1)
+            close(image->to);
+        image->to = -1;
+        image->due = image->edited = false;
+        image->outdated = true;
+        publish_edit_free(&image->index);
+        forget_grants(image);
+    }
+    if (now)
+        snapshot_publish(n);
+    else
+        soon(n);
+}
+
 void
 snapshot_publish_soon(struct node *n)
 {
-    snapshot_free(n);
-    soon(n);
+    outdate(n, n->netmap->npeers);
 }
 
 /* Whether the workers have another idea of that row; -1: a change that takes a
@@ -381,39 +446,6 @@ note(struct node *n, const struct netmap_changes *c)
     return 0;
 }
 
-/* Whether one of the new peers has an address that, to the workers, is another
- * node's. */
-static bool
-takes_over(const struct node *n, size_t nadded)
-{
-    const struct netmap *nm = n->netmap;
-    struct tn_snap snap;
-    struct tn_peer was;
-    struct stat st;
-    bool does = false;
-    void *bytes;
-
-    if (nadded == 0)
-        return false;
-    if (fstat(n->image->fd, &st) != 0)
-        return true;
-    bytes = mmap(
-        NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, n->image->fd, 0);
-    if (bytes == MAP_FAILED)
-        return true;
-    does = tn_snap_open(&snap, bytes, (size_t)st.st_size) != NULL;
-    for (unsigned i = nm->npeers - (unsigned)nadded; i < nm->npeers; i++) {
-        const struct netmap_node *row = &nm->peers[i];
-
-        for (unsigned k = 0; !does && k < row->naddresses; k++)
-            does = tn_snap_whois(&snap, &row->addresses[k].addr, &was, NULL) ==
-                       0 &&
-                   was.id != (uint64_t)row->id;
-    }
-    munmap(bytes, (size_t)st.st_size);
-    return does;
-}
-
 /* No packet moves before the workers hear of all there is. */
 static void
 publish_now(struct node *n)
@@ -431,8 +463,8 @@ publish_now(struct node *n)
 void
 snapshot_publish_changes(struct node *n, const struct netmap_changes *changes)
 {
-    if (n->image == NULL || note(n, changes) != 0)
-        snapshot_publish_soon(n);
+    if (n->image == NULL || n->image->outdated || note(n, changes) != 0)
+        outdate(n, changes->nadded);
     else if (takes_over(n, changes->nadded))
         publish_now(n);
     else if (n->image->index.changed)
