@@ -25,8 +25,8 @@
 
 #define DERP_CONNS_MAX   16     /* regions at once */
 #define DERP_QUEUE_MAX   256    /* packets of one */
-#define DERP_BURST_MAX   10     /* packets to one at once */
-#define DERP_GAP_US      90     /* between packets to one, on average */
+#define DERP_BURST_MAX   10     /* packets to one at once: a timer's tick */
+#define DERP_GAP_US      100    /* between packets to one, on average */
 #define DERP_WRITE_MAX   131072 /* bytes that TCP has not taken yet */
 #define DERP_CONNECT_MS  4000   /* to one relay */
 #define DERP_ENTER_MS    6000   /* from there until it is up */
