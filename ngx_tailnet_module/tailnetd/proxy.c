@@ -133,10 +133,11 @@ set_auth(struct proxy *p, const char *userinfo, size_t len)
 {
     char plain[PROXY_AUTH_MAX / 4 * 3 - 3];
     _Static_assert(BASE64_LEN(sizeof(plain)) <= PROXY_AUTH_MAX, "it fits");
-    size_t n = unescape(plain, sizeof(plain) - 1, userinfo, len);
+    bool alone = memchr(userinfo, ':', len) == NULL;
+    size_t n = unescape(plain, sizeof(plain) - alone, userinfo, len);
 
     if (n > 0) {
-        if (memchr(userinfo, ':', len) == NULL)
+        if (alone)
             plain[n++] = ':';
         base64_encode(p->auth, plain, n);
     }
