@@ -17,42 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "oom.h"
 #include "tailnet.h"
-
-/* Allocation number ${fail_at} fails; 0: none does. */
-static unsigned fail_at, allocations;
-
-void *__real_malloc(size_t len);
-void *__real_calloc(size_t n, size_t len);
-void *__real_realloc(void *p, size_t len);
-void *__wrap_malloc(size_t len);
-void *__wrap_calloc(size_t n, size_t len);
-void *__wrap_realloc(void *p, size_t len);
-
-static bool
-refused(void)
-{
-    allocations++;
-    return fail_at != 0 && allocations == fail_at;
-}
-
-void *
-__wrap_malloc(size_t len)
-{
-    return refused() ? NULL : __real_malloc(len);
-}
-
-void *
-__wrap_calloc(size_t n, size_t len)
-{
-    return refused() ? NULL : __real_calloc(n, len);
-}
-
-void *
-__wrap_realloc(void *p, size_t len)
-{
-    return refused() ? NULL : __real_realloc(p, len);
-}
 
 static void
 same_text(struct tn_str s, const char *want)
@@ -428,11 +394,12 @@ out_of_memory(void **state)
 {
     struct publish_opts o = {.now = NOW, .caps = return_arg, .arg = NULL};
     void *b = NULL;
+    unsigned fails;
     int rc = -1;
 
     (void)state;
-    for (fail_at = 1; rc != 0; fail_at++) {
-        allocations = 0;
+    for (fails = 0; rc != 0; fails++) {
+        oom_arm(fails);
         err[0] = '\0';
         rc = publish_build(&map, &opts, &b, &size, err);
         if (rc != 0) {
@@ -441,8 +408,8 @@ out_of_memory(void **state)
                 err, "out of memory for a snapshot of 14 nodes");
         }
     }
-    assert_true(fail_at > 8);
-    fail_at = 0;
+    oom_disarm();
+    assert_true(fails > 7);
     free(b);
 
     b = NULL;

@@ -23,48 +23,12 @@
 #include "../../ngx_tailnet_module/tailnetd/engine/publish_edit.h"
 #include "../../ngx_tailnet_module/tailnetd/engine/say.h"
 #include "../../ngx_tailnet_module/tailnetd/engine/snapshot.h"
+#include "oom.h"
 
 #define PEERS_MAX 3000
 #define ADDRS_MAX 18 /* of one peer; more than are indexed */
 #define USERS_MAX 20
 #define ROUNDS    1000
-
-/* ---- memory ---- */
-
-/* Allocation number ${fail_at} fails; 0: none does. */
-static unsigned fail_at, allocations;
-
-void *__real_malloc(size_t len);
-void *__real_calloc(size_t n, size_t len);
-void *__real_realloc(void *p, size_t len);
-void *__wrap_malloc(size_t len);
-void *__wrap_calloc(size_t n, size_t len);
-void *__wrap_realloc(void *p, size_t len);
-
-static bool
-refused(void)
-{
-    allocations++;
-    return fail_at != 0 && allocations == fail_at;
-}
-
-void *
-__wrap_malloc(size_t len)
-{
-    return refused() ? NULL : __real_malloc(len);
-}
-
-void *
-__wrap_calloc(size_t n, size_t len)
-{
-    return refused() ? NULL : __real_calloc(n, len);
-}
-
-void *
-__wrap_realloc(void *p, size_t len)
-{
-    return refused() ? NULL : __real_realloc(p, len);
-}
 
 /* ---- a tailnet that changes ---- */
 
@@ -963,10 +927,9 @@ out_of_memory(void **state)
     for (unsigned at = 1, round = 0; round < 100; round++, at = at % 40 + 1) {
         change_surely();
         builds = 0;
-        allocations = 0;
-        fail_at = at;
+        oom_arm(at - 1);
         snapshot_publish_changes(&n, &changes);
-        fail_at = 0;
+        oom_disarm();
         failed += builds != 0;
         sleep_ms(2000);
         if (n.image == NULL) /* it failed in a build */
