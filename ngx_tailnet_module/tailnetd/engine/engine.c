@@ -122,19 +122,28 @@ answer_file(uint32_t query, int fd, const char *why)
     tell(&m, &fd, fd != -1);
 }
 
+/* A memory file of these bytes, or -1. */
+static int
+memory_file(const char *name, const void *bytes, size_t len)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd != -1 && write(fd, bytes, len) != (ssize_t)len) { /* never in part */
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
 static void
 answer(uint32_t query, char *text)
 {
-    int fd = memfd_create("tailnet-answer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    size_t len = text == NULL ? 0 : strlen(text);
+    int fd = text == NULL ? -1
+                          : memory_file("tailnet-answer", text, strlen(text));
 
-    if (text == NULL || fd == -1 ||
-        write(fd, text, len) != (ssize_t)len) { /* memory: never in part */
+    if (fd == -1)
         say_err("no memory for an answer");
-        answer_file(query, -1, "");
-    } else {
-        answer_file(query, fd, "");
-    }
+    answer_file(query, fd, "");
     free(text);
     if (fd != -1)
         close(fd);
@@ -165,9 +174,9 @@ save_netmap(const char *node, int fd)
 static void
 save_keys(const char *node, const void *bytes, size_t len)
 {
-    int fd = memfd_create("tailnet-save", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memory_file("tailnet-save", bytes, len);
 
-    if (fd == -1 || write(fd, bytes, len) != (ssize_t)len)
+    if (fd == -1)
         say_err("node \"%s\": no memory: its keys cannot be saved", node);
     else
         save(node, IPC_SAVE_KEYS, fd);
