@@ -598,7 +598,10 @@ ngx_tailnet_worker_map(ngx_tailnet_worker_node_t *node, int fd,
 }
 
 
-/* when the key of the node itself expires, no snapshot need come to say so */
+/*
+ * when the key of the node itself expires, no snapshot need come to say so; its
+ * connections end by their own timer
+ */
 
 static void
 ngx_tailnet_worker_arm(ngx_tailnet_worker_node_t *node)
@@ -642,7 +645,6 @@ ngx_tailnet_worker_expiry_handler(ngx_event_t *ev)
     }
 
     ngx_tailnet_worker_arm(node);
-    ngx_tailnet_identity_recheck();
 }
 
 
