@@ -47,7 +47,7 @@ struct sock {
     int reset;
 };
 
-/* The whole of a story; there is one connected socket at most. */
+/* The whole of a story; bytes come to one socket at a time. */
 static struct {
     struct sock socks[SOCKS];
     struct loop_watch watches[SOCKS];
@@ -177,16 +177,22 @@ __wrap_recv(int fd, void *p, size_t len, int flags)
     return (ssize_t)n;
 }
 
+/* What came to an address that another one overtook is nobody's. */
 int
 __wrap_close(int fd)
 {
+    struct sock *s;
     size_t i;
 
     if (fd < FD_FIRST || fd >= FD_FIRST + (int)w.nsocks)
         return __real_close(fd);
+    s = sock(fd);
     for (i = 0; i < SOCKS; i++)
         FUZZ_MUST(w.watches[i].fd != fd);
-    sock(fd)->open = false;
+    s->open = false;
+    for (i = 0; i < w.nsocks; i++)
+        if (w.socks[i].open && s->end > 0)
+            w.len = 0;
     return 0;
 }
 
