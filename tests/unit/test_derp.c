@@ -792,6 +792,54 @@ another_key_or_map(void **state)
     derp_map(d, NULL);
 }
 
+/* The home's region moves to another machine: whoever looks for us does so
+ * there, though the old relay does not end the connection. */
+static void
+region_moves(void **state)
+{
+    struct netmap_relay moved[2] = {relays1[1], relays1[0]};
+    struct netmap_region region = regions[0];
+    struct netmap_derp other = {.regions = &region, .nregions = 1};
+    struct stream *s;
+
+    (void)state;
+    region.relays = moved;
+    region.nrelays = 2;
+    derp_home(d, 1);
+    sleep_ms(1);
+    s = last();
+    bring_up(s);
+    /* The same relay, though at another place and beside others. */
+    derp_map(d, &other);
+    sleep_ms(1000);
+    assert_true(derp_up(d, 1));
+    derp_map(d, &map);
+    sleep_ms(1000);
+    assert_true(derp_up(d, 1));
+    assert_ptr_equal(last(), s);
+    /* Another machine under the same name. */
+    moved[1].ipv4 = s_none;
+    derp_map(d, &other);
+    assert_true(s->freed);
+    assert_int_equal(got.down, 1);
+    sleep_ms(1);
+    assert_string_equal(last()->host, "a.example");
+    assert_int_equal(last()->naddrs, 0);
+    bring_up(last());
+    /* Another name; on the way there already. */
+    derp_map(d, &map);
+    sleep_ms(1);
+    s = last();
+    moved[1] = relays1[2];
+    derp_map(d, &other);
+    assert_true(s->freed);
+    sleep_ms(1);
+    assert_string_equal(last()->host, "c.example");
+    bring_up(last());
+    assert_true(derp_up(d, 1));
+    derp_map(d, NULL);
+}
+
 static void
 garbage(void **state)
 {
@@ -846,8 +894,10 @@ main(void)
         ROW(silence_ends_it),
         ROW(server_restarts),
         ROW(health),
+        ROW(logs_are_bounded),
         ROW(wrong_servers),
         ROW(another_key_or_map),
+        ROW(region_moves),
         ROW(garbage),
         cmocka_unit_test(addresses),
     };

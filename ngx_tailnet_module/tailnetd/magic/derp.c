@@ -701,17 +701,51 @@ derp_free(struct derp *d)
     free(d);
 }
 
+static bool
+same_relay(const struct netmap_relay *a, const struct netmap_relay *b)
+{
+    return a->derp_port == b->derp_port && a->stun_only == b->stun_only &&
+           a->insecure_for_tests == b->insecure_for_tests &&
+           strcmp(a->host, b->host) == 0 &&
+           strcmp(a->cert_name, b->cert_name) == 0 &&
+           strcmp(a->ipv4, b->ipv4) == 0 && strcmp(a->ipv6, b->ipv6) == 0;
+}
+
+/* ${c}'s relay, which the map before names, is not of ${r} any more: who comes
+ * to this region comes to another one.  It may still let us stay. */
+static void
+follow(struct conn *c, const struct netmap_region *r)
+{
+    const struct netmap_relay *had = relay_of(c);
+    unsigned i;
+
+    for (i = 0; had != NULL && i < r->nrelays; i++)
+        if (same_relay(had, &r->relays[i])) {
+            c->relay = i;
+            return;
+        }
+    say_info("node \"%s\": region %u (%s) has other relays now",
+        c->derp->is.node, c->region, r->code);
+    c->relay = 0;
+    hang_up(c);
+    set_timer(c, 0);
+}
+
 void
 derp_map(struct derp *d, const struct netmap_derp *map)
 {
+    const struct netmap_region *r;
     struct conn *c, *next;
 
-    d->map = map;
     for (c = d->conns; c != NULL; c = next) {
         next = c->next;
-        if (netmap_region(map, c->region) == NULL)
+        r = netmap_region(map, c->region);
+        if (r == NULL)
             drop(c);
+        else if (c->stream != NULL)
+            follow(c, r);
     }
+    d->map = map;
     if (d->home != 0)
         (void)need(d, d->home);
 }

@@ -86,7 +86,8 @@ struct derp;
 struct derp *derp_new(const struct derp_config *c);
 void derp_free(struct derp *d);
 
-/* derp_map(d, map): borrowed until the next call; NULL: none. */
+/* derp_map(d, map): borrowed until the next call has returned; NULL: none.  A
+ * connection to a relay that is not of its region any more ends. */
 void derp_map(struct derp *d, const struct netmap_derp *map);
 
 /* The node has another key: everything connects anew. */

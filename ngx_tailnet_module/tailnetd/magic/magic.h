@@ -114,7 +114,8 @@ void magic_free(struct magic *m);
 /* The node has another key; its peers stay. */
 void magic_key(struct magic *m, const uint8_t private_key[32]);
 
-/* magic_map(m, map): relays; borrowed until the next call.  NULL: none. */
+/* magic_map(m, map): relays; borrowed until the next call has returned.  NULL:
+ * none. */
 void magic_map(struct magic *m, const struct netmap_derp *map);
 
 /* Whether the control server is there to be told of a new home. */
