@@ -9,6 +9,7 @@
 #include "fake_loop.h"
 #include "magic_kit.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../../ngx_tailnet_module/tailnetd/magic/derp.h"
@@ -192,7 +193,9 @@ static struct netmap_relay relays2[1] = {{.name = s_a,
     .stun_test_ip = s_empty,
     .derp_port = 443,
     .insecure_for_tests = true}};
-static struct netmap_region regions[40] = {
+#define REGIONS (DERP_CONNS_MAX + 20)
+
+static struct netmap_region regions[REGIONS] = {
     {.id = 1, .code = s_code, .name = s_code, .relays = relays1, .nrelays = 3},
     {.id = 2, .code = s_code, .name = s_code, .relays = relays2, .nrelays = 1},
 };
@@ -407,7 +410,8 @@ home(void **state)
         give_frame(s, DERP_KEEP_ALIVE, NULL, 0);
         assert_true(derp_up(d, 1));
     }
-    /* Another home: both are told, the old one goes. */
+    /* Another home: both are told, the old one goes, but not at once. */
+    sleep_ms(30000);
     derp_home(d, 2);
     sends(s, DERP_NOTE_PREFERRED, &no, 1);
     sleep_ms(1);
@@ -416,7 +420,11 @@ home(void **state)
     assert_int_equal(last()->tls.pin[0], 7);
     bring_up(last());
     sends(last(), DERP_NOTE_PREFERRED, &yes, 1);
-    sleep_ms(60000);
+    sleep_ms(DERP_IDLE_MS - 1);
+    assert_true(derp_up(d, 1)); /* for those who do not know of it yet */
+    give_frame(s, DERP_KEEP_ALIVE, NULL, 0);
+    give_frame(last(), DERP_KEEP_ALIVE, NULL, 0);
+    sleep_ms(DERP_IDLE_MS);
     assert_true(s->freed);
     assert_true(derp_up(d, 2) && !derp_up(d, 1));
 }
@@ -494,16 +502,16 @@ lazy_regions(void **state)
 
     derp_send(d, 99, peer, (const uint8_t *)"x", 1);
     assert_int_equal(derp_counters(d)->drop_region, 1);
-    for (i = 2; i < 40; i++) {
+    for (i = 2; i < REGIONS; i++) {
         regions[i] = regions[1];
         regions[i].id = (uint16_t)(i + 1);
     }
-    map.nregions = 40;
+    map.nregions = REGIONS;
     derp_map(d, &map);
-    for (i = 2; i <= 40; i++)
+    for (i = 2; i <= REGIONS; i++)
         derp_send(d, (uint16_t)i, peer, (const uint8_t *)"x", 1);
-    assert_int_equal(
-        derp_counters(d)->drop_region, 1 + 39 - (DERP_CONNS_MAX - 1));
+    assert_int_equal(derp_counters(d)->drop_region,
+        1 + (REGIONS - 1) - (DERP_CONNS_MAX - 1));
     map.nregions = 2;
     derp_map(d, &map);
 }
@@ -648,9 +656,14 @@ silence_ends_it(void **state)
     derp_home(d, 1);
     sleep_ms(1);
     bring_up(last());
-    sleep_ms(DERP_SILENCE_MS + DERP_IDLE_MS);
-    assert_true(nstreams >= 2);
+    sleep_ms(10000);
+    give_frame(last(), DERP_KEEP_ALIVE, NULL, 0);
+    sleep_ms(DERP_SILENCE_MS - 1);
+    assert_true(derp_up(d, 1));
+    sleep_ms(1);
     assert_true(streams[0]->freed);
+    sleep_ms(DERP_BACKOFF_MS);
+    assert_true(nstreams >= 2);
     /* One that never lets us in. */
     open_stream(last());
     sleep_ms(DERP_ENTER_MS + DERP_BACKOFF_MS);
@@ -693,6 +706,69 @@ health(void **state)
     give_frame(last(), DERP_HEALTH, "", 0);
     derp_status(d, st);
     assert_string_equal(st[0].health, "");
+}
+
+/* How many lines the log got while ${fn} ran. */
+static unsigned
+lines_of(void (*fn)(void))
+{
+    int fd = memfd_create("log", MFD_CLOEXEC), err = dup(STDERR_FILENO);
+    unsigned n = 0;
+    ssize_t len, i;
+    char buf[4096];
+
+    assert_true(fd != -1 && err != -1);
+    assert_int_equal(dup2(fd, STDERR_FILENO), STDERR_FILENO);
+    fn();
+    assert_int_equal(dup2(err, STDERR_FILENO), STDERR_FILENO);
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    while ((len = read(fd, buf, sizeof(buf))) > 0)
+        for (i = 0; i < len; i++)
+            n += buf[i] == '\n';
+    close(fd);
+    close(err);
+    return n;
+}
+
+static void
+talks_much(void)
+{
+    static const uint8_t restart[8] = {0};
+    unsigned i;
+
+    for (i = 0; i < 1000; i++) {
+        give_frame(last(), DERP_HEALTH, i & 1 ? "dizzy" : "tired", 5);
+        give_frame(last(), DERP_RESTARTING, restart, 8);
+    }
+}
+
+static void
+cuts_off(void)
+{
+    unsigned i;
+
+    for (i = 0; i < 100; i++) {
+        sleep_ms(100);
+        if (last()->freed)
+            continue;
+        bring_up(last());
+        close_stream(last());
+    }
+}
+
+/* Neither the words of a relay nor its deeds fill the log. */
+static void
+logs_are_bounded(void **state)
+{
+    (void)state;
+    derp_home(d, 1);
+    sleep_ms(1);
+    bring_up(last());
+    assert_int_equal(lines_of(talks_much), DERP_LINES_MAX);
+    sleep_ms(DERP_IDLE_MS);
+    assert_int_equal(lines_of(talks_much), DERP_LINES_MAX);
+    close_stream(last());
+    assert_in_range(lines_of(cuts_off), 2, 30);
 }
 
 /* What a server may say instead: each ends the try, and another follows. */

@@ -43,7 +43,9 @@ struct conn {
     uint64_t at;      /* of the next try, or the deadline of this one */
     uint64_t heard;   /* any frame */
     uint64_t written; /* a packet of ours */
+    uint64_t since;   /* it was up */
     uint32_t restart; /* ms to wait when it ends */
+    unsigned lines;   /* logged of its words since the timer ran */
     bool preferred;   /* as the server was told */
     struct derp_reader reader;
     char *head; /* of the HTTP answer */
@@ -220,6 +222,9 @@ complain(const struct conn *c, const char *why)
 static void
 fail(struct conn *c, const char *why)
 {
+    /* One that lets us in only to cut us off is not asked ever so often. */
+    if (c->state == UP && loop_now() - c->since >= DERP_BACKOFF_MS)
+        c->failures = 0;
     snprintf(c->error, sizeof(c->error), "%s", why);
     c->failures++;
     c->derp->count.failures++;
@@ -334,7 +339,7 @@ entered(struct conn *c)
     say_info("node \"%s\": connected to region %u (%s)%s", c->derp->is.node,
         c->region, r == NULL ? "?" : r->code,
         c->region == c->derp->home ? ", its home" : "");
-    c->failures = 0;
+    c->since = loop_now();
     c->error[0] = c->health[0] = '\0';
     c->derp->count.connects++;
     set_timer(c, loop_now() + DERP_IDLE_MS);
@@ -343,12 +348,24 @@ entered(struct conn *c)
     flush(c);
 }
 
+/* A relay's words do not fill the log; its health is in the status, too. */
+static bool
+may_log(struct conn *c)
+{
+    if (c->lines == DERP_LINES_MAX)
+        return false;
+    c->lines++;
+    return true;
+}
+
 static void
 health(struct conn *c, const char *text)
 {
     if (strcmp(text, c->health) == 0)
         return;
     snprintf(c->health, sizeof(c->health), "%s", text);
+    if (!may_log(c))
+        return;
     if (text[0] != '\0')
         say_warn("node \"%s\": the relay of region %u says: %s",
             c->derp->is.node, c->region, text);
@@ -386,8 +403,9 @@ take_up(struct conn *c, const struct derp_frame *f)
         c->restart = f->reconnect_in < DERP_RESTART_MS ? f->reconnect_in
                                                        : DERP_RESTART_MS;
         c->restart = c->restart * (r / 64 + 1) / 1024 + 1;
-        say_info("node \"%s\": the relay of region %u restarts", d->is.node,
-            c->region);
+        if (may_log(c))
+            say_info("node \"%s\": the relay of region %u restarts", d->is.node,
+                c->region);
         break;
     default:
         break;
@@ -614,7 +632,7 @@ static void
 timer(void *arg)
 {
     struct conn *c = arg;
-    uint64_t now = loop_now();
+    uint64_t now = loop_now(), silent = c->heard + DERP_SILENCE_MS;
 
     if (!wanted(c)) {
         if (c->state == UP)
@@ -628,10 +646,12 @@ timer(void *arg)
         try(c);
         break;
     case UP:
-        if (now - c->heard >= DERP_SILENCE_MS)
+        c->lines = 0;
+        if (now >= silent)
             fail(c, "it has been silent for too long");
         else
-            set_timer(c, now + DERP_IDLE_MS);
+            set_timer(
+                c, silent < now + DERP_IDLE_MS ? silent : now + DERP_IDLE_MS);
         break;
     default:
         fail(c, "it takes too long to let us in");
@@ -772,6 +792,10 @@ derp_home(struct derp *d, uint16_t region)
 
     if (d->home == region)
         return;
+    /* Who was not told yet looks for us where it was. */
+    c = find(d, d->home);
+    if (c != NULL)
+        c->written = loop_now();
     d->home = region;
     for (c = d->conns; c != NULL; c = c->next)
         prefer(c);

@@ -23,7 +23,7 @@
 #include "../engine/netmap.h"
 #include "derp_frame.h"
 
-#define DERP_CONNS_MAX   16     /* regions at once */
+#define DERP_CONNS_MAX   64     /* regions at once */
 #define DERP_QUEUE_MAX   256    /* packets of one */
 #define DERP_BURST_MAX   10     /* packets to one at once: a timer's tick */
 #define DERP_GAP_US      100    /* between packets to one, on average */
@@ -35,6 +35,7 @@
 #define DERP_BACKOFF_MS  5000   /* at most, between two tries */
 #define DERP_BACKOFF_MIN 100
 #define DERP_RESTART_MS  60000 /* believed of a server that restarts */
+#define DERP_LINES_MAX   10    /* logged of what it says, in DERP_IDLE_MS */
 #define DERP_ANSWER_MAX  8192  /* bytes of HTTP headers */
 
 /* The address of ${region}'s relay, for WireGuard: 127.3.3.40:REGION. */
