@@ -1,9 +1,9 @@
 /* links: tailnetd/magic/link.c tailnetd/loop.c core/tn_addr.c */
 /* libs: -luv -Wl,--wrap=getifaddrs,--wrap=freeifaddrs */
 /*
- * test_link.c: which of a machine's addresses are told to peers.  Those of a
- * tailnet, of this module's or of a tailscaled's on the same machine, never
- * are: a packet to them would go through a tunnel.
+ * test_link.c: which of a machine's addresses are told to peers, and when they
+ * change.  Those of a tailnet, of this module's or of a tailscaled's on the
+ * same machine, never are told: a packet to them would go through a tunnel.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -12,12 +12,18 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "../../ngx_tailnet_module/tailnetd/loop.h"
 #include "../../ngx_tailnet_module/tailnetd/magic/link.h"
 
 #define ROWS (LINK_ADDRS_MAX + 16)
@@ -208,6 +214,81 @@ ranges(void **state)
     }
 }
 
+/* ---- changes ---- */
+
+static bool
+loopback_is(int up)
+{
+    struct ifreq r = {.ifr_name = "lo", .ifr_flags = up ? IFF_UP : 0};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool done = ioctl(fd, SIOCSIFFLAGS, &r) == 0;
+
+    close(fd);
+    return done;
+}
+
+/* A network namespace with loopback, which has an IPv4 address alone. */
+static bool
+own_network(void)
+{
+    int fd;
+    bool done;
+
+    if (unshare(CLONE_NEWNET) != 0 &&
+        unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
+        return false;
+    fd = open("/proc/sys/net/ipv6/conf/all/disable_ipv6", O_WRONLY);
+    done = fd == -1 ? errno == ENOENT : write(fd, "1", 1) == 1;
+    if (fd != -1)
+        close(fd);
+    return done && loopback_is(1);
+}
+
+static unsigned told;
+
+static void
+changed(void *arg)
+{
+    (void)arg;
+    told++;
+    loop_stop();
+}
+
+static void
+too_late(void *arg)
+{
+    (void)arg;
+    loop_stop();
+}
+
+/* Runs last: the process stays in its new namespace. */
+static void
+interface_goes_down(void **state)
+{
+    struct loop_timer *end;
+    struct link *l;
+
+    (void)state;
+    if (!own_network()) {
+        print_message("no network namespace: %s\n", strerror(errno));
+        skip();
+    }
+    assert_int_equal(loop_init(), 0);
+    end = loop_timer_new(too_late, NULL);
+    l = link_new(changed, NULL);
+    assert_non_null(end);
+    assert_non_null(l);
+    for (int up = 0; up < 2; up++) {
+        assert_true(loopback_is(up));
+        loop_timer_set(end, loop_now() + 10000);
+        loop_run();
+        assert_int_equal(told, up + 1);
+    }
+    link_free(l);
+    loop_timer_free(end);
+    loop_free();
+}
+
 int
 main(void)
 {
@@ -216,6 +297,7 @@ main(void)
         cmocka_unit_test_setup(loopback_if_alone, setup),
         cmocka_unit_test_setup(bounded, setup),
         cmocka_unit_test(ranges),
+        cmocka_unit_test(interface_goes_down),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

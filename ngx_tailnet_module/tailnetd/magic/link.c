@@ -116,8 +116,9 @@ settled(void *arg)
 struct link *
 link_new(void (*cb)(void *arg), void *arg)
 {
+    /* An interface that goes down keeps its IPv4 addresses. */
     struct sockaddr_nl sa = {.nl_family = AF_NETLINK,
-        .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
+        .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
     struct link *l = calloc(1, sizeof(*l));
 
     if (l == NULL)

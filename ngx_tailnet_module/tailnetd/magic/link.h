@@ -25,8 +25,8 @@ bool link_is_tailnet(const struct tn_addr *a);
 
 struct link;
 
-/* link_new(cb, arg): calls ${cb} some time after addresses changed.  NULL: the
- * kernel does not tell (errno). */
+/* link_new(cb, arg): calls ${cb} some time after addresses or interfaces
+ * changed.  NULL: the kernel does not tell (errno). */
 struct link *link_new(void (*cb)(void *arg), void *arg);
 void link_free(struct link *l);
 
