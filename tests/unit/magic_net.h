@@ -36,6 +36,7 @@ struct side {
     struct tn_endpoint from; /* of the last WireGuard message */
     struct tn_endpoint moved;
     unsigned announced, networks, rekeyed;
+    bool held;   /* something was sent since the last flush */
     bool pinged; /* by ${txid}, and not answered */
     uint8_t txid[12];
     struct tn_endpoint pong; /* where the answer came from */
@@ -46,7 +47,7 @@ struct side {
 
 static struct {
     struct side a, b;
-    bool no_udp, no_stun, relay_down;
+    bool no_udp, no_stun, no_dns, relay_down;
     struct tn_addr addrs[4];
     size_t naddrs;
     void (*link_cb)(void *arg);
@@ -99,7 +100,7 @@ looked_up(void *arg)
     struct loop_lookup *l = arg;
     struct tn_addr a = kit_addr("198.51.100.1");
 
-    l->cb(l->arg, &a, 1, NULL);
+    l->cb(l->arg, &a, net.no_dns ? 0 : 1, net.no_dns ? "no answer" : NULL);
 }
 
 struct loop_lookup *
@@ -210,6 +211,7 @@ op_send(void *ctx, const struct tn_endpoint *to, const uint8_t *msg, size_t len)
     struct side *s = ctx, *o = other(s);
 
     assert_true(len <= sizeof(s->last));
+    s->held = true;
     memcpy(s->last, msg, len);
     s->last_len = len;
     s->last_to = *to;
@@ -228,7 +230,7 @@ op_send(void *ctx, const struct tn_endpoint *to, const uint8_t *msg, size_t len)
 static void
 op_flush(void *ctx)
 {
-    (void)ctx;
+    ((struct side *)ctx)->held = false;
 }
 
 static void

@@ -51,6 +51,26 @@ names_are_resolved(void **state)
     assert_int_equal(magic_netinfo(net.a.magic)->working_udp, 1);
 }
 
+/* A machine that starts with a netmap it has kept, before names resolve. */
+static void
+names_are_late(void **state)
+{
+    struct netmap_region list[2] = {regions[1], regions[1]};
+    struct netmap_derp named = {.regions = list, .nregions = 2};
+
+    (void)state;
+    list[0].id = 1;
+    net.no_dns = true;
+    magic_map(net.a.magic, &named);
+    sleep_ms(12000);
+    assert_int_equal(net.a.home, 0);
+    net.no_dns = false;
+    sleep_ms(50000);
+    assert_int_not_equal(net.a.home, 0);
+    assert_int_equal(magic_netinfo(net.a.magic)->working_udp, 1);
+    magic_map(net.a.magic, NULL);
+}
+
 static void
 blocked_from_the_start(void **state)
 {
@@ -431,6 +451,8 @@ network_changes(void **state)
     net.link_cb(net.link_arg);
     assert_int_equal(net.b.networks, 1);
     assert_int_equal(magic_derp(net.b.magic)->checks, 1);
+    /* Pings of another node that hears the same now have other sockets. */
+    assert_false(net.b.held);
     talk(8000);
     assert_int_equal(state_of(&net.a), PATH_DIRECT);
     kit_is(&net.a.moved, "192.0.2.77:41641");
@@ -545,6 +567,32 @@ pongs_are_bounded(void **state)
     assert_int_equal(c->drop_pong_flood, 100 - MAGIC_PONGS_S);
 }
 
+/* Somebody has a ping of the peer, and sends it again and again, each time as
+ * if from elsewhere: the path holds. */
+static void
+replays_do_not_end_it(void **state)
+{
+    const struct magic_counters *c = magic_counters(net.a.magic);
+    struct disco_msg m = ping_of(&net.b);
+    char src[32];
+    unsigned i, k;
+
+    (void)state;
+    maps(&one_region);
+    talk(3000);
+    assert_int_equal(state_of(&net.b), PATH_DIRECT);
+    for (i = 0; i < 100; i++) {
+        for (k = 0; k < 30; k++) {
+            snprintf(src, sizeof(src), "203.0.113.%u:%u", k, 1000 + i);
+            assert_true(push(&net.a, &m, net.b.disco, src));
+        }
+        talk(100);
+        assert_int_equal(state_of(&net.b), PATH_DIRECT);
+        assert_int_equal(state_of(&net.a), PATH_DIRECT);
+    }
+    assert_true(c->drop_pong_flood > 1000);
+}
+
 /* Peers name the places where we look for them, but not a relay's. */
 static void
 calls_to_nowhere(void **state)
@@ -621,6 +669,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         ROW(learns_its_network),
         ROW(names_are_resolved),
+        ROW(names_are_late),
         ROW(blocked_from_the_start),
         ROW(measured_by_https),
         ROW(finds_the_peer),
@@ -637,6 +686,7 @@ main(void)
         ROW(network_changes),
         ROW(intruders),
         ROW(pongs_are_bounded),
+        ROW(replays_do_not_end_it),
         ROW(calls_to_nowhere),
         ROW(many_peers),
     };

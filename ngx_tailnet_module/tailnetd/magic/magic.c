@@ -666,6 +666,7 @@ addresses_changed(void *arg)
     for (t = m->talks; t != NULL; t = t->next)
         if (t->path != NULL)
             path_distrust(t->path, now);
+    m->ops->flush(m->ctx); /* other nodes hear of it just now as well */
     m->ops->network(m->ctx);
     magic_check_soon(m);
 }
@@ -703,7 +704,10 @@ tick(void *arg)
     struct magic *m = arg;
     uint64_t now = loop_now_us(), next, at;
     struct talk *t, *after;
-    bool active = m->home != 0 && !derp_up(m->derp, m->home), called = false;
+    bool called = false;
+    /* Without a relay of its home nobody can call us. */
+    bool active = m->map != NULL &&
+                  (m->home == 0 || !derp_up(m->derp, m->home));
 
     m->timer_at = UINT64_MAX;
     if (netcheck_tick(m->netcheck, now))

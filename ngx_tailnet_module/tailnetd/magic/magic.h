@@ -25,7 +25,7 @@
 #include "path.h"
 
 #define MAGIC_STRANGERS_S   50  /* disco keys tried a second, of silent peers */
-#define MAGIC_PONGS_S       20  /* answers a second, to one peer */
+#define MAGIC_PONGS_S       20  /* to a peer a second, and as many elsewhere */
 #define MAGIC_FRESH_S       27  /* an outside address is believed for */
 #define MAGIC_CHECK_S       20  /* netcheck, while peers are active, ... */
 #define MAGIC_CHECK_MORE_S  6   /* ... and a random part of this */

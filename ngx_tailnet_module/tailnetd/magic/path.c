@@ -161,7 +161,7 @@ path_better(const struct tn_endpoint *a, uint32_t a_us,
 /* ---- pings ---- */
 
 static struct candidate *
-find(struct path *p, const struct tn_endpoint *e)
+find(const struct path *p, const struct tn_endpoint *e)
 {
     size_t i;
 
@@ -169,6 +169,14 @@ find(struct path *p, const struct tn_endpoint *e)
         if (same(&p->candidates[i].at, e))
             return &p->candidates[i];
     return NULL;
+}
+
+bool
+path_proven(const struct path *p, const struct tn_endpoint *e)
+{
+    const struct candidate *c = find(p, e);
+
+    return c != NULL && c->proven;
 }
 
 static bool

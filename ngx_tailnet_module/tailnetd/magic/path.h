@@ -101,6 +101,10 @@ void path_resume(struct path *p, const struct tn_endpoint *e);
 bool path_pinged(struct path *p, const struct tn_endpoint *src,
     const uint8_t txid[12], uint64_t now);
 
+/* Whether a ping of ours to ${e} was answered, since the peer said or showed
+ * that it is there. */
+bool path_proven(const struct path *p, const struct tn_endpoint *e);
+
 /* path_pong(p, txid, now): an authentic pong came.  false: to no ping of this
  * path that is still waited for. */
 bool path_pong(struct path *p, const uint8_t txid[12], uint64_t now);

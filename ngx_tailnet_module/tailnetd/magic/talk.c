@@ -344,15 +344,18 @@ struct received {
     uint64_t now;
 };
 
+/* Who replays pings of old from forged sources does not use up the answers to
+ * where the peer is. */
 static void
 answer(struct talk *t, const struct disco_msg *ping, const struct received *r)
 {
     struct magic *m = t->magic;
     struct disco_msg pong = {.type = DISCO_PONG, .src = r->src};
+    bool other = r->src_key != NULL || !path_proven(t->path, &r->src);
     uint8_t out[DISCO_MAX_LEN];
     size_t len;
 
-    if (!talk_take(&t->pongs, MAGIC_PONGS_S, r->now)) {
+    if (!talk_take(&t->pongs[other], MAGIC_PONGS_S, r->now)) {
         m->count.drop_pong_flood++;
         return;
     }

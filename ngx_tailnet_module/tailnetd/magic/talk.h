@@ -35,11 +35,11 @@ struct talk {
     /* A disco key by its own word, instead of the netmap's. */
     bool has_advert;
     uint8_t advert[32], instead[32];
-    uint16_t region;    /* it was heard by; 0: none */
-    uint64_t region_at; /* microseconds */
-    struct talk_bucket pongs;
-    bool wants_call;          /* when our outside address is known again */
-    struct tn_endpoint moved; /* as the owner was told */
+    uint16_t region;             /* it was heard by; 0: none */
+    uint64_t region_at;          /* microseconds */
+    struct talk_bucket pongs[2]; /* to places that answered us, and others */
+    bool wants_call;             /* when our outside address is known again */
+    struct tn_endpoint moved;    /* as the owner was told */
 };
 
 struct magic {
