@@ -672,7 +672,7 @@ test_low_order_peer(void **state)
 {
     struct net *net = net_new(NULL);
     struct wg_device *d = net->node[0].device;
-    uint8_t key[32] = {0};
+    uint8_t key[32] = {1};
     struct tn_prefix prefix = {net_inner(1), 128};
     struct wg_peer *p = wg_peer_add(d, key, &net->node[0], net->now);
 
@@ -745,6 +745,31 @@ test_removal_staged(void **state)
     assert_int_equal(net_counters(net, 0)->drop_staged, 2);
     net_send(net, 0, 100, 2);
     assert_int_equal(net_counters(net, 0)->drop_no_route, 1);
+    net_free(net);
+}
+
+/* What is for nobody does not wait for a session that cannot be. */
+static void
+test_nobody(void **state)
+{
+    static const uint8_t none[32];
+    struct net *net = net_new(NULL);
+    struct wg_device *d = net->node[0].device;
+    struct tn_prefix addr = {net_inner(1), 128};
+    struct wg_peer *p = wg_peer_add(d, none, NULL, net->now);
+
+    (void)state;
+    net_connect(net);
+    assert_int_equal(wg_peer_set_allowed_ips(d, p, &addr, 1), 0);
+    net_send(net, 0, 100, 1);
+    wg_initiate(d, p, net->now);
+    assert_int_equal(net_counters(net, 0)->drop_no_route, 1);
+    assert_null(p->session);
+    assert_false(timers_runs(&p->timers, TIMERS_RETRANSMIT));
+    /* Nor is who has the address by right let in with it. */
+    net_send(net, 1, 100, 2);
+    net_pass(net, 10);
+    assert_int_equal(net_counters(net, 0)->drop_source, 1);
     net_free(net);
 }
 
@@ -861,6 +886,7 @@ main(void)
         cmocka_unit_test(test_low_order_peer),
         cmocka_unit_test(test_removal),
         cmocka_unit_test(test_removal_staged),
+        cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_scale),
     };
 

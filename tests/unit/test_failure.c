@@ -165,21 +165,6 @@ words(void **state)
     }
 }
 
-/* Packets for peers whose key has expired go to a peer that nobody is. */
-static void
-nobody(void **state)
-{
-    static const struct netmap_node none;
-
-    (void)state;
-    alice.self = &none;
-    assert_int_equal(tell(WG_FAILURE_SILENCE, alice_key, "", START), 0);
-    n.magic = (struct magic *)&n;
-    assert_int_equal(tell(WG_FAILURE_SILENCE, alice_key, "", START), 0);
-    assert_int_equal(tell(WG_FAILURE_SILENCE, alice_key, "", START + 9000), 0);
-    assert_int_equal(failure_unsaid(&n.failure), 0);
-}
-
 /* One about the same in FAILURE_AGAIN_MS, one in FAILURE_EVERY_MS at all. */
 static void
 few(void **state)
@@ -337,7 +322,6 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(words, setup),
-        cmocka_unit_test_setup(nobody, setup),
         cmocka_unit_test_setup(few, setup),
         cmocka_unit_test_setup(mac1, setup),
         cmocka_unit_test_setup(joined, setup),

@@ -167,8 +167,6 @@ failure_handshake(void *ctx, enum wg_failure why, const uint8_t *key,
     char at[TN_ENDPOINT_STRLEN], tail[TAIL_MAX];
     bool joined = n->magic != NULL;
 
-    if (np != NULL && np->self->naddresses == 0)
-        return; /* peers.c: nobody, whom packets for expired peers go to */
     /* Keys come from the server, and paths are tried that lead nowhere. */
     if (joined && why != WG_FAILURE_UNKNOWN && why != WG_FAILURE_SILENCE)
         return;

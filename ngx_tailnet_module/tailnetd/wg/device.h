@@ -119,8 +119,10 @@ const struct wg_counters *wg_device_counters(const struct wg_device *d);
 
 /*
  * Peers.  wg_peer_add() returns the peer of ${key}, new or known already, or
- * NULL: no memory, or the device's own key.  wg_peer_remove() ends its sessions
- * at once and wipes them; no callback sees the peer afterwards.
+ * NULL: no memory, or the device's own key.  The peer of a key of zeros, which
+ * no handshake can have, is nobody: nothing comes from its allowed IPs, and no
+ * route leads there.  wg_peer_remove() ends its sessions at once and wipes
+ * them; no callback sees the peer afterwards.
  */
 struct wg_peer *wg_peer_add(
     struct wg_device *d, const uint8_t key[32], void *data, uint64_t now);

@@ -296,6 +296,7 @@ wg_peer_add(
     struct wg_device *d, const uint8_t key[32], void *data, uint64_t now)
 {
     struct wg_peer *p = peer_table_find(&d->peers, key);
+    static const uint8_t none[MSG_KEY_LEN];
 
     (void)now; /* a new peer has nothing to wait for */
     if (p != NULL)
@@ -310,6 +311,7 @@ wg_peer_add(
     p->device = d;
     p->data = data;
     memcpy(p->key, key, sizeof(p->key));
+    p->nobody = memcmp(key, none, sizeof(none)) == 0;
     timers_init(&p->timers);
     table_add(&d->peers, p);
     return p;

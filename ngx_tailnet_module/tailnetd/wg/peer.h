@@ -74,6 +74,7 @@ struct wg_peer {
     uint64_t initiation_sent; /* when; rekey_timeout */
     uint64_t attempt_since;   /* rekey_attempt */
     bool has_seen, has_sent;  /* whether the above are set */
+    bool nobody;              /* its key is zeros */
     bool rekeyed_on_receive;  /* once per session */
     bool bad_answer;          /* came since this handshake was begun */
     uint8_t unused_responses; /* since a session was last completed */

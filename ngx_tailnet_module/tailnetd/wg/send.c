@@ -271,7 +271,7 @@ wg_send(struct wg_device *d, uint8_t *packet, size_t len, uint64_t now)
         return;
     }
     p = wg_route(d, &dst);
-    if (p == NULL) {
+    if (p == NULL || p->nobody) {
         d->counters.drop_no_route++;
         return;
     }
@@ -288,7 +288,8 @@ wg_send(struct wg_device *d, uint8_t *packet, size_t len, uint64_t now)
 void
 wg_initiate(struct wg_device *d, struct wg_peer *p, uint64_t now)
 {
-    begin_handshake(d, p, state_now(d, now));
+    if (!p->nobody)
+        begin_handshake(d, p, state_now(d, now));
 }
 
 void
