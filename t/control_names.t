@@ -11,7 +11,7 @@ use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
-use constant MASK => '100.99.1.7';
+use constant { MASK => '100.99.1.7', MASK6 => 'fd7a:115c:a1e0::1:7' };
 
 our $headscale;
 my $t = Test::Tailnet->new(also => [qw(control tailscaled tailscale)]);
@@ -103,6 +103,10 @@ ok(Test::Tailnet::Process::until_true(10, sub {
 is($r->body, "hello\n", 'which answer');
 is($t->http_get('shop', "http://$ip/index.html", timeout => 10)->status, 200,
     'others know the own address');
+$control->command('POST', "/nodes/$id/masquerade?peer=alice&as=" . MASK6);
+$r = $t->wait_http('alice', 'http://[' . MASK6 . ']/index.html', 10);
+is($r->status, 200, 'by IPv6 as well') or diag($r->text);
+is($r->header('x-node'), 'alice.tailnet.test', 'who is known as ever');
 
 # ---- a peer that refuses ----
 

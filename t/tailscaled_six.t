@@ -1,5 +1,6 @@
 # A tailscaled peer to which IPv4 leads nowhere is reached directly by IPv6, and
-# by the relay while UDP over IPv6 does not pass either.
+# by the relay while UDP over IPv6 does not pass either.  A STUN server that has
+# IPv6 alone is asked, and tells nginx its address.
 
 use v5.36;
 
@@ -13,7 +14,7 @@ use Test::Tailnet;
 my $t = Test::Tailnet->new(
     also => [qw(control tailscaled tailscale reqloop)]);
 
-my $control = $t->start_control(keys => [
+my $control = $t->start_control(six => 1, keys => [
     { Key => 'key-web', User => 'ops@example.com', Tags => ['tag:web'] },
     { Key => 'key-alice', User => 'alice@example.com' }]);
 
@@ -71,18 +72,19 @@ ok($control->wait_node('web', 20, sub ($n) {
 }), 'nginx tells its IPv6 endpoint');
 is($t->wait_http('alice', "http://$ip/", 20)->status, 200, 'alice is served');
 
-# peer(): how nginx reaches alice: { path, endpoint }.
-sub peer () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) } // {};
-    my ($peer) = grep { $_->{name} =~ /^alice\./ }
-        map { $_->{peers}->@* } ($doc->{nodes} // [])->@*;
-    return $peer // {};
-}
+my $r = {};
+Test::Tailnet::Process::until_true(20, sub {
+    $r = $t->ctl('netcheck', 'web');
+    return $r->{stdout} =~ /^ +2 +\S+ +.* ms/m;
+});
+like($r->{stdout}, qr/^  IPv6: +yes, \[fd77::1\]:41641$/m,
+    'a server sees its IPv6 address') or diag($r->{output});
+like($r->{stdout}, qr/^ +2 +\S+ +.* ms/m, 'and is measured');
 
 # wait_six(): until both ends say so.
 sub wait_six ($seconds) {
     return Test::Tailnet::Process::until_true($seconds, sub {
-        my $peer = peer();
+        my $peer = $t->peer_status('alice');
         return ($peer->{path} // '') eq 'direct'
             && $peer->{endpoint} =~ /^\[fd77::/
             && ($alice->peer('web')->{CurAddr} // '') eq '[fd77::1]:41641';

@@ -26,20 +26,25 @@ import (
 	"tailscale.com/types/logger"
 )
 
-// certificate is a self-signed one for ip, and its pin for DERPNode.CertName.
-func certificate(ip string) (*tls.Config, string, error) {
+// certificate is a self-signed one for an address or a name, and its pin for
+// DERPNode.CertName.
+func certificate(host string) (*tls.Config, string, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, "", err
 	}
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: ip},
+		Subject:      pkix.Name{CommonName: host},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().AddDate(1, 0, 0),
-		IPAddresses:  []net.IP{net.ParseIP(ip)},
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		t.IPAddresses = []net.IP{ip}
+	} else {
+		t.DNSNames = []string{host}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &k.PublicKey, k)
 	if err != nil {
@@ -78,7 +83,15 @@ func runRegions(ips string, port, stunPort int) (map[int]*derpRelay, *tailcfg.DE
 }
 
 func runDERP(id int, ip string, port, stunPort int) (*derpRelay, *tailcfg.DERPRegion, error) {
-	config, pin, err := certificate(ip)
+	n := ""
+	if id > 1 {
+		n = strconv.Itoa(id)
+	}
+	host, ip4, ip6 := ip, ip, "none"
+	if strings.Contains(ip, ":") {
+		host, ip4, ip6 = "relay"+n+".test", "none", ip
+	}
+	config, pin, err := certificate(host)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,12 +103,8 @@ func runDERP(id int, ip string, port, stunPort int) (*derpRelay, *tailcfg.DERPRe
 	if err := r.run(true); err != nil {
 		return nil, nil, err
 	}
-	n := ""
-	if id > 1 {
-		n = strconv.Itoa(id)
-	}
 	return r, &tailcfg.DERPRegion{RegionID: id, RegionCode: "test" + n, RegionName: "Test" + n, Nodes: []*tailcfg.DERPNode{{
-		Name: strconv.Itoa(id) + "a", RegionID: id, HostName: ip, IPv4: ip, IPv6: "none",
+		Name: strconv.Itoa(id) + "a", RegionID: id, HostName: host, IPv4: ip4, IPv6: ip6,
 		DERPPort: port, STUNPort: stunPort, STUNTestIP: ip, CertName: pin,
 	}}}, nil
 }

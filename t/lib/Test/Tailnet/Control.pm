@@ -13,6 +13,7 @@ use Test::Tailnet::Process;
 # names (tailnet.test), keys: a list of { Key, User, Tags, Ephemeral, Reusable },
 # full => 1: whole netmaps instead of deltas, ephemeral: seconds until an absent
 # ephemeral node is removed, regions: number of DERP and STUN servers (1),
+# six => 1: one more of these, by IPv6 alone,
 # keepalive: milliseconds between words on a map stream, crowd: peers that exist
 # in map messages alone, headscale => 1: it does as Headscale does.
 # tls: a port for TLS besides, its own authority in TESTDIR/NAME.pem.
@@ -30,6 +31,7 @@ sub start_control ($self, %o) {
     for my $n (2 .. $o{regions} // 1) {
         push $c->{relays}->@*, $self->second_address($c->{name});
     }
+    push $c->{relays}->@*, $self->underlay6($c->{name}) if $o{six};
     $c->{socket} = "$self->{dir}/$c->{name}.admin";
     return $c->start;
 }
