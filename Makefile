@@ -61,7 +61,8 @@ $(B)/tailnetd: $(call obj,$(CORE) $(TAILNETD))
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
 # tailnetctl needs of tailnetd only what makes and reads keys.
-CTL_SHARED := $(P)/tailnetd/crypto/noise.c $(P)/tailnetd/engine/keytext.c
+CTL_SHARED := $(P)/tailnetd/base64.c $(P)/tailnetd/crypto/noise.c \
+              $(P)/tailnetd/engine/keytext.c
 $(B)/tailnetctl: $(call obj,$(CORE) $(CLI) $(CTL_SHARED))
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ -ljansson -lsodium -lcrypto
 

@@ -83,6 +83,11 @@ subtest 'keys' => sub {
                 $t->binary('tailnetctl'), $file);
             is($got->{stdout}, 'nodekey:' . unpack('H*', $public) . "\n",
                 'pubkey says what openssl says');
+            $got = $t->run_in('host', 'sh', '-c',
+                'exec "$0" pubkey --base64 <"$1"', $t->binary('tailnetctl'),
+                $file);
+            is($got->{stdout}, MIME::Base64::encode_base64($public, '') . "\n",
+                'also in the form of wg(8)');
         }
     }
     my $file = $t->write_file('key.txt', "privkey:zz\n");

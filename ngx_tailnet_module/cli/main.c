@@ -22,7 +22,8 @@ static const struct {
     {"logout", logout_main, "logout [NODE]           leave its tailnet"},
     {"rotate", rotate_main, "rotate [NODE]           give it a new node key"},
     {"genkey", genkey_main, "genkey                  a new private key"},
-    {"pubkey", pubkey_main, "pubkey < PRIVATE        its public key"},
+    {"pubkey", pubkey_main,
+        "pubkey < PRIVATE        its public key (--base64)"},
 };
 
 static int

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../tailnetd/base64.h"
 #include "../tailnetd/crypto/noise.h"
 #include "../tailnetd/engine/keytext.h"
 
@@ -10,13 +11,15 @@ int
 pubkey_main(int argc, char **argv)
 {
     uint8_t key[NOISE_KEY_LEN], pub[NOISE_KEY_LEN];
-    char text[256], node[KEYTEXT_NODE_LEN + 1];
+    char text[256], out[KEYTEXT_NODE_LEN + 1];
+    bool base64;
     size_t n;
 
-    (void)argv;
-    if (argc != 1) {
-        ctl_warn("pubkey takes no arguments: the private key comes from "
-                 "standard input");
+    base64 = argc == 2 && strcmp(argv[1], "--base64") == 0;
+    if (argc != 1 && !base64) {
+        ctl_warn(
+            "pubkey takes no arguments but --base64: the private key comes "
+            "from standard input");
         return 2;
     }
     n = fread(text, 1, sizeof(text), stdin);
@@ -31,7 +34,10 @@ pubkey_main(int argc, char **argv)
     noise_public_key(pub, key);
     noise_wipe(key, sizeof(key));
     noise_wipe(text, sizeof(text));
-    keytext_node(node, pub);
-    puts(node);
+    if (base64)
+        base64_encode(out, pub, sizeof(pub));
+    else
+        keytext_node(out, pub);
+    puts(out);
     return 0;
 }

@@ -147,8 +147,8 @@ test_netmap(void **state)
     refuse_netmap(file("{\n \"Node\": }"),
         "net.json: line 2, column 10: unexpected token near '}'");
     refuse_netmap(file("{\"Peers\":[{\"ID\":1}]}"),
-        "net.json: Peers[0].Key: \"nodekey:\" and 64 hexadecimal digits "
-        "expected");
+        "net.json: Peers[0].Key: \"nodekey:\" and 64 hexadecimal digits, or "
+        "a WireGuard key of 44 base64 characters expected");
     refuse_netmap(file(""),
         "net.json: line 1, column 0: '[' or '{' expected near end of file");
 }

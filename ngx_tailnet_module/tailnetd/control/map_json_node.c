@@ -47,9 +47,11 @@ parse_key(const struct map_json_cursor *c, bool peer, struct netmap_node *node)
         return -1;
     }
     if (s == NULL ? peer
-                  : keytext_prefixed(node->key, "nodekey:", s, len) != 0) {
-        return map_json_fail(
-            &m, "\"nodekey:\" and 64 hexadecimal digits expected");
+                  : keytext_prefixed(node->key, "nodekey:", s, len) != 0 &&
+                        keytext_base64(node->key, s, len) != 0) {
+        return map_json_fail(&m,
+            "\"nodekey:\" and 64 hexadecimal digits, or a WireGuard key of 44 "
+            "base64 characters expected");
     }
     node->has_key = s != NULL && memcmp(node->key, none, sizeof(none)) != 0;
     if (peer && !node->has_key) {
