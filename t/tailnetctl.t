@@ -104,9 +104,24 @@ subtest 'without a tailnetd' => sub {
         qr{\Atailnetctl: \S+/admin\.sock: No such file}, 'a wrong socket');
     fails(plain('--socket', '/' . 'x' x 200, 'status'), 1,
         qr/longer than a socket's path can be/, 'a long path');
+    my $script = 'mount -t tmpfs none /run && mkdir -m 0700 /run/nginx-tailnet'
+        . ' && mkdir -p /run/me/tailnetd && : > /run/me/tailnetd/admin.sock'
+        . ' && exec setpriv --reuid 65534 --clear-groups "$0" status';
+    for my $case (['', 'nginx-tailnet'], ['/run/me', 'me/tailnetd']) {
+        my ($runtime, $place) = @$case;
+
+        fails($t->run_in('host', 'unshare', '-m', 'env',
+            "XDG_RUNTIME_DIR=$runtime", 'sh', '-c', $script,
+            $t->binary('tailnetctl')), 1,
+            qr{: /run/$place/admin\.sock: Permission denied}, 'not root');
+    }
     fails(plain('stats'), 2, qr/unknown command "stats"/, 'no such command');
     fails(plain(), 2, qr/\Ausage: /, 'no command');
-    like(plain('--help')->{stdout}, qr/\Ausage: tailnetctl.*genkey/s, 'help');
+    for my $help (['--help'], ['-h'], ['help'], ['status', '--help']) {
+        my $got = plain(@$help);
+        like($got->{stdout}, qr/\Ausage: tailnetctl.*genkey/s, "@$help");
+        is($got->{exit}, 0, 'is no failure');
+    }
 };
 
 $t->run;
@@ -221,6 +236,16 @@ EOT
     fails($t->ctl('whois'), 2, qr/takes one argument/, 'no argument');
 };
 
+# Nor does it need the status of a hundred thousand peers to know its node.
+subtest 'whois while the engine is busy' => sub {
+    my $engine = $t->engine;
+
+    kill 'STOP', $engine;
+    like($t->ctl('whois', '100.64.0.2')->{stdout}, qr/^node +alice\./,
+        'it is not asked');
+    kill 'CONT', $engine;
+};
+
 subtest 'exec' => sub {
     my $hosts = Test::Tailnet::Process::slurp('/etc/hosts');
     my $inside = $t->ctl('exec', 'web', '--', 'cat', '/etc/hosts');
@@ -270,10 +295,10 @@ EOC
     }), 'is in the table');
     is(scalar json($t->ctl('--json', 'status', 'other')->{stdout})
         ->{nodes}->@*, 1, 'one of them can be asked for');
-    fails($t->ctl('ping', 'alice'), 1, qr/2 nodes are running: name one/,
+    fails($t->ctl('ping', 'alice'), 1, qr/there are 2 nodes: name one/,
         'whose alice?');
     ok($t->ctl('ping', 'web/alice')->{ok}, "web's alice");
-    fails($t->ctl('whois', '100.64.0.2'), 1, qr/2 nodes are running/,
+    fails($t->ctl('whois', '100.64.0.2'), 1, qr/there are 2 nodes/,
         'whose address?');
     fails($t->ctl('whois', 'other/100.64.0.2'), 1,
         qr/nobody has this address/, 'not of the other');

@@ -28,15 +28,14 @@ copy(char *to, size_t size, const json_t *doc, const char *key)
 }
 
 static void
-ask(int fd, const char *node, enum tn_admin_what what, struct answer *a)
+ask(int fd, const char node[static TN_NODE_NAME_MAX + 1],
+    enum tn_admin_what what, struct answer *a)
 {
     struct tn_admin_control m = {.h = {.type = TN_ADMIN_CONTROL}, .what = what};
     const char *error;
     char *text;
     json_t *doc;
 
-    if (strlen(node) > TN_NODE_NAME_MAX)
-        ctl_die("no node \"%s\"", node);
     strcpy(m.node, node);
     text = ctl_text(fd, &m, sizeof(m));
     doc = json_loads(text, 0, NULL);
@@ -51,26 +50,42 @@ ask(int fd, const char *node, enum tn_admin_what what, struct answer *a)
     free(text);
 }
 
-static int
-show(const char *node, const struct answer *a, int code)
+static void
+show_json(const char *node, const struct answer *a)
 {
-    if (ctl_json) {
-        json_t *o = json_object();
-        char *text;
+    json_t *o = json_object();
+    char *text;
 
-        json_object_set_new(o, "node", json_string(node));
-        json_object_set_new(o, "state", json_string(a->state));
-        json_object_set_new(o, "words", json_string(a->words));
-        text = json_dumps(o, JSON_COMPACT);
-        if (text != NULL)
-            puts(text);
-        free(text);
-        json_decref(o);
-    } else {
+    json_object_set_new(o, "node", json_string(node));
+    json_object_set_new(o, "state", json_string(a->state));
+    json_object_set_new(o, "words", json_string(a->words));
+    if (a->url[0] != '\0')
+        json_object_set_new(o, "login_url", json_string(a->url));
+    text = json_dumps(o, JSON_COMPACT);
+    if (text != NULL)
+        puts(text);
+    free(text);
+    json_decref(o);
+}
+
+static void
+show(const char *node, const struct answer *a)
+{
+    if (ctl_json)
+        show_json(node, a);
+    else
         printf("%s: %s%s%s\n", node, a->state, a->words[0] == '\0' ? "" : ": ",
             a->words);
-    }
-    return code;
+}
+
+static void
+show_url(const char *node, const struct answer *a)
+{
+    if (ctl_json)
+        show_json(node, a);
+    else
+        printf("to log node \"%s\" in, open\n\n    %s\n\n", node, a->url);
+    fflush(stdout);
 }
 
 /* Is the command's end reached?  1: well, -1: not, 0: not yet. */
@@ -89,7 +104,7 @@ command(int argc, char **argv, enum tn_admin_what what)
 {
     struct timespec look = {0, LOOK_MS * 1000000};
     struct answer a = {.url = ""};
-    char shown[sizeof(a.url)] = "", *node;
+    char shown[sizeof(a.url)] = "", node[TN_NODE_NAME_MAX + 1];
     int fd, end, waited = 0;
 
     if (argc > 2) {
@@ -97,7 +112,7 @@ command(int argc, char **argv, enum tn_admin_what what)
         return 2;
     }
     fd = ctl_connect();
-    node = ctl_node(fd, argc == 2 ? argv[1] : NULL);
+    ctl_node(fd, argc == 2 ? argv[1] : NULL, node);
     ask(fd, node, what, &a);
     for (;;) {
         nanosleep(&look, NULL);
@@ -106,17 +121,15 @@ command(int argc, char **argv, enum tn_admin_what what)
         if (end != 0)
             break;
         if (a.url[0] != '\0' && strcmp(a.url, shown) != 0) {
-            printf("to log node \"%s\" in, open\n\n    %s\n\n", node, a.url);
-            fflush(stdout);
+            show_url(node, &a);
             memcpy(shown, a.url, sizeof(shown));
         }
         waited = a.url[0] != '\0' ? 0 : waited + LOOK_MS;
         if (waited >= WAIT_MS)
             break;
     }
-    end = show(node, &a, end == 1 ? 0 : 1);
-    free(node);
-    return end;
+    show(node, &a);
+    return end == 1 ? 0 : 1;
 }
 
 int

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +16,9 @@
 
 #include <jansson.h>
 
-#define ANSWER_S 10
-#define STATUS_S 40 /* of a large tailnet; tailnetd ends it before */
+#define ANSWER_S  10
+#define STATUS_S  40   /* of a large tailnet; tailnetd ends it before */
+#define NETMAP_MS 2000 /* a snapshot that is there comes at once */
 
 const char *ctl_socket;
 bool ctl_json;
@@ -46,26 +48,31 @@ ctl_die(const char *fmt, ...)
     exit(1);
 }
 
-/* Where nginx's own tailnetd and the service listen when not told otherwise. */
+/* Where nginx's own tailnetd and the service listen when not told otherwise.
+ * What is behind a directory that is not for us is better than nothing:
+ * connect() says so then. */
 static const char *
 find_socket(void)
 {
-    static const char *const places[] = {
-        "/run/tailnetd/admin.sock", "/run/nginx-tailnet/admin.sock"};
     static char user[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    const char *dir = getenv("XDG_RUNTIME_DIR");
+    const char *const places[] = {
+        "/run/tailnetd/admin.sock", "/run/nginx-tailnet/admin.sock", user};
+    const char *dir = getenv("XDG_RUNTIME_DIR"), *denied = NULL;
     size_t i;
 
     if (ctl_socket != NULL)
         return ctl_socket;
-    for (i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+    if (dir == NULL || snprintf(user, sizeof(user), "%s/tailnetd/admin.sock",
+                           dir) >= (int)sizeof(user))
+        user[0] = '\0';
+    for (i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         if (access(places[i], F_OK) == 0)
             return places[i];
-    if (dir != NULL &&
-        snprintf(user, sizeof(user), "%s/tailnetd/admin.sock", dir) <
-            (int)sizeof(user) &&
-        access(user, F_OK) == 0)
-        return user;
+        if (errno == EACCES && denied == NULL)
+            denied = places[i];
+    }
+    if (denied != NULL)
+        return denied;
     ctl_die("no tailnetd is running in the usual places; name its socket with "
             "--socket PATH");
 }
@@ -167,7 +174,7 @@ ctl_ask(int fd, void *msg, size_t len, unsigned want, void *buf, size_t size,
         if (n < sizeof(got))
             ctl_die("malformed answer from tailnetd");
         memcpy(&got, answer, sizeof(got));
-        if (got.seq == seq || want == TN_ADMIN_SNAPSHOT)
+        if (got.seq == seq)
             break;
     }
     if (got.type == TN_ADMIN_ERROR && n >= sizeof(error->e)) {
@@ -240,6 +247,7 @@ void
 ctl_snapshot(int fd, const char *node, struct tn_snap *s)
 {
     struct tn_admin_node ask = {.h = {.type = TN_ADMIN_SUBSCRIBE}};
+    struct pollfd p = {.fd = fd, .events = POLLIN};
     struct tn_admin_snapshot got;
     struct tn_admin_head ok;
     int fds[TN_ADMIN_FDS_MAX], seals;
@@ -253,6 +261,10 @@ ctl_snapshot(int fd, const char *node, struct tn_snap *s)
     strcpy(ask.node, node);
     (void)ctl_ask(
         fd, &ask, sizeof(ask), TN_ADMIN_OK, &ok, sizeof(ok), NULL, NULL);
+    if (poll(&p, 1, NETMAP_MS) == 0)
+        ctl_die("node \"%s\" has no netmap yet: \"tailnetctl status %s\" says "
+                "why",
+            node, node);
     if (receive(fd, &got, sizeof(got), fds, &nfds) < sizeof(got) ||
         got.h.type != TN_ADMIN_SNAPSHOT || nfds != 1)
         ctl_die("malformed answer from tailnetd");
@@ -269,31 +281,31 @@ ctl_snapshot(int fd, const char *node, struct tn_snap *s)
     close(fds[0]);
 }
 
-char *
-ctl_node(int fd, const char *name)
+void
+ctl_node(int fd, const char *name, char node[static TN_NODE_NAME_MAX + 1])
 {
-    struct tn_admin_head ask = {.type = TN_ADMIN_STATUS};
-    json_t *doc, *nodes;
-    char *text, *only;
+    struct tn_admin_head ask = {.type = TN_ADMIN_ONLY};
+    struct tn_admin_node only;
 
-    if (name != NULL) {
-        only = strdup(name);
-        if (only == NULL)
-            ctl_die("out of memory");
-        return only;
+    if (name == NULL) {
+        if (ctl_ask(fd, &ask, sizeof(ask), TN_ADMIN_NODE, &only, sizeof(only),
+                NULL, NULL) < sizeof(only))
+            ctl_die("malformed answer from tailnetd");
+        name = only.node;
     }
-    wait_at_most(fd, STATUS_S);
-    text = ctl_text(fd, &ask, sizeof(ask));
-    wait_at_most(fd, ANSWER_S);
-    doc = json_loads(text, 0, NULL);
-    nodes = json_object_get(doc, "nodes");
-    if (json_array_size(nodes) != 1)
-        ctl_die("%zu nodes are running: name one", json_array_size(nodes));
-    name = json_string_value(json_object_get(json_array_get(nodes, 0), "name"));
-    only = name == NULL ? NULL : strdup(name);
-    if (only == NULL)
-        ctl_die("malformed status from tailnetd");
-    json_decref(doc);
-    free(text);
-    return only;
+    if (strnlen(name, TN_NODE_NAME_MAX + 1) > TN_NODE_NAME_MAX)
+        ctl_die("no node \"%s\"", name);
+    strcpy(node, name);
+}
+
+const char *
+ctl_of_node(int fd, const char *arg, char node[static TN_NODE_NAME_MAX + 1])
+{
+    const char *slash = strchr(arg, '/');
+    char name[TN_NODE_NAME_MAX + 2]; /* what is cut is still too long */
+
+    if (slash != NULL)
+        snprintf(name, sizeof(name), "%.*s", (int)(slash - arg), arg);
+    ctl_node(fd, slash == NULL ? NULL : name, node);
+    return slash == NULL ? arg : slash + 1;
 }

@@ -59,9 +59,14 @@ json_t *ctl_status(int argc, char **argv, char **text);
  */
 void ctl_snapshot(int fd, const char *node, struct tn_snap *s);
 
-/* ctl_node(fd, name): ${name}, or the only node there is; exits otherwise.
- * For free(). */
-char *ctl_node(int fd, const char *name);
+/* ctl_node(fd, name, node): ${name}, or with NULL the only node there is, into
+ * ${node}; exits otherwise. */
+void ctl_node(int fd, const char *name, char node[static TN_NODE_NAME_MAX + 1]);
+
+/* ctl_of_node(fd, arg, node): of ${arg}, [NODE/]REST, the node as above;
+ * returns REST. */
+const char *ctl_of_node(
+    int fd, const char *arg, char node[static TN_NODE_NAME_MAX + 1]);
 
 /* Prints "tailnetctl: " and a line to standard error; ctl_die() exits 1. */
 void ctl_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

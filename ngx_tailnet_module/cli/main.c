@@ -37,6 +37,13 @@ usage(FILE *to)
     return to == stdout ? 0 : 2;
 }
 
+static bool
+is_help(const char *arg)
+{
+    return arg != NULL &&
+           (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0);
+}
+
 /* "--json" may follow the command as well, but what "exec" runs is not ours. */
 static int
 take_json(int argc, char **argv)
@@ -65,10 +72,12 @@ main(int argc, char **argv)
         else if (strcmp(argv[at], "--socket") == 0 && at + 1 < argc)
             ctl_socket = argv[++at];
         else
-            return usage(strcmp(argv[at], "--help") == 0 ? stdout : stderr);
+            return usage(is_help(argv[at]) ? stdout : stderr);
     }
     if (at == argc)
         return usage(stderr);
+    if (strcmp(argv[at], "help") == 0 || is_help(argv[at + 1]))
+        return usage(stdout);
     for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
         if (strcmp(argv[at], commands[i].name) == 0) {
             argc -= at;

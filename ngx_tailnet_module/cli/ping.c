@@ -42,7 +42,6 @@ ping_main(int argc, char **argv)
     struct tn_admin_ping ask = {
         .h = {.type = TN_ADMIN_PING}, .timeout_ms = TIMEOUT_MS};
     struct timespec second = {1, 0};
-    char *node = NULL, *name;
     const char *who;
     struct tn_snap snap;
     struct tn_peer peer;
@@ -57,21 +56,14 @@ ping_main(int argc, char **argv)
         ctl_warn("ping takes [-c N] and [NODE/]PEER, a name or address");
         return 2;
     }
-    who = strchr(argv[at], '/');
-    if (who != NULL)
-        node = strndup(argv[at], (size_t)(who++ - argv[at]));
-    else
-        who = argv[at];
     fd = ctl_connect();
-    name = ctl_node(fd, node);
-    if (strlen(name) > TN_NODE_NAME_MAX)
-        ctl_die("no node \"%s\"", name);
-    strcpy(ask.node, name);
+    who = ctl_of_node(fd, argv[at], ask.node);
     if (tn_addr_parse(&ask.addr, who, strlen(who)) != 0) {
-        ctl_snapshot(fd, name, &snap);
+        ctl_snapshot(fd, ask.node, &snap);
         if (tn_snap_by_name(&snap, who, strlen(who), &peer, NULL) != 0 ||
             peer.naddrs == 0)
-            ctl_die("no peer \"%s\" in the tailnet of node \"%s\"", who, name);
+            ctl_die(
+                "no peer \"%s\" in the tailnet of node \"%s\"", who, ask.node);
         ask.addr = peer.addrs[0];
     }
     for (i = 0; i < count; i++) {
@@ -79,7 +71,5 @@ ping_main(int argc, char **argv)
             nanosleep(&second, NULL);
         answers += ping_once(fd, &ask);
     }
-    free(name);
-    free(node);
     return answers > 0 ? 0 : 1;
 }

@@ -78,7 +78,7 @@ print_table(const struct tn_peer *p)
     putchar('\n');
     if (p->flags & TN_PEER_TAGGED)
         printf("tags       %.*s\n", (int)p->tags.len, p->tags.p);
-    else
+    else if (p->login.len > 0)
         printf("user       %.*s (%.*s)\n", (int)p->login.len, p->login.p,
             (int)p->user_name.len, p->user_name.p);
     if (p->flags & TN_PEER_SHARED)
@@ -93,7 +93,7 @@ whois_main(int argc, char **argv)
     struct tn_snap snap;
     struct tn_peer peer;
     struct tn_addr addr;
-    char *node = NULL, *name;
+    char node[TN_NODE_NAME_MAX + 1];
     const char *text;
     int fd;
 
@@ -101,23 +101,16 @@ whois_main(int argc, char **argv)
         ctl_warn("whois takes one argument: [NODE/]ADDRESS");
         return 2;
     }
-    text = strchr(argv[1], '/');
-    if (text != NULL)
-        node = strndup(argv[1], (size_t)(text++ - argv[1]));
-    else
-        text = argv[1];
+    fd = ctl_connect();
+    text = ctl_of_node(fd, argv[1], node);
     if (tn_addr_parse(&addr, text, strlen(text)) != 0)
         ctl_die("\"%s\" is no address", text);
-    fd = ctl_connect();
-    name = ctl_node(fd, node);
-    ctl_snapshot(fd, name, &snap);
+    ctl_snapshot(fd, node, &snap);
     if (tn_snap_whois(&snap, &addr, &peer, NULL) != 0)
-        ctl_die("nobody has this address in the tailnet of node \"%s\"", name);
+        ctl_die("nobody has this address in the tailnet of node \"%s\"", node);
     if (ctl_json)
         print_json(&peer);
     else
         print_table(&peer);
-    free(name);
-    free(node);
     return 0;
 }

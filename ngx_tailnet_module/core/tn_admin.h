@@ -33,6 +33,7 @@
  *   ctl                PING        ping        -        TEXT, 1 fd
  *   ctl                NETNS       node        -        FDS, 1 or 2 fds
  *   ctl                CONTROL     control     -        TEXT, 1 fd
+ *   ctl                ONLY        -           -        NODE: there is one
  *   master             STOP        -           -        OK
  */
 #ifndef TN_ADMIN_H
@@ -58,6 +59,7 @@ enum tn_admin_type {
     TN_ADMIN_FDS = 6,
     TN_ADMIN_TEXT = 7,
     TN_ADMIN_SNAPSHOT = 8,
+    TN_ADMIN_NODE = 9,
     TN_ADMIN_TABLE = 16,
     TN_ADMIN_ADOPT = 17,
     TN_ADMIN_LISTEN = 18,
@@ -73,6 +75,7 @@ enum tn_admin_type {
     TN_ADMIN_PING = 48,
     TN_ADMIN_NETNS = 49,
     TN_ADMIN_CONTROL = 50,
+    TN_ADMIN_ONLY = 51,
 };
 
 enum tn_admin_role {
@@ -145,9 +148,9 @@ struct tn_admin_inherit {
 };
 
 /*
- * SUBSCRIBE, NETNS, and SECRET: between TABLE and COMMIT, what the variable of
- * the node's "auth_key env:" holds in the master's environment, in a sealed
- * memory file: nobody has it in memory of his own, or in a core.
+ * SUBSCRIBE, NETNS, NODE, and SECRET: between TABLE and COMMIT, what the
+ * variable of the node's "auth_key env:" holds in the master's environment, in
+ * a sealed memory file: nobody has it in memory of his own, or in a core.
  */
 struct tn_admin_node {
     struct tn_admin_head h;

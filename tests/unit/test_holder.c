@@ -62,13 +62,14 @@ test_roles(void **state)
     static const uint16_t all[] = {TN_ADMIN_TABLE, TN_ADMIN_LISTEN,
         TN_ADMIN_COMMIT, TN_ADMIN_BEQUEST, TN_ADMIN_INHERIT, TN_ADMIN_STOP,
         TN_ADMIN_ATTACH, TN_ADMIN_SUBSCRIBE, TN_ADMIN_SOCKETS, TN_ADMIN_STATUS,
-        TN_ADMIN_PING, TN_ADMIN_NETNS, TN_ADMIN_ADOPT, TN_ADMIN_SECRET};
+        TN_ADMIN_PING, TN_ADMIN_NETNS, TN_ADMIN_ADOPT, TN_ADMIN_SECRET,
+        TN_ADMIN_CONTROL, TN_ADMIN_ONLY};
     static const struct {
         uint32_t role; /* 0: hello-only */
         const uint16_t may[9];
     } table[] = {
         {TN_ROLE_CTL, {TN_ADMIN_SUBSCRIBE, TN_ADMIN_STATUS, TN_ADMIN_PING,
-                          TN_ADMIN_NETNS}},
+                          TN_ADMIN_NETNS, TN_ADMIN_CONTROL, TN_ADMIN_ONLY}},
         {TN_ROLE_WORKER,
             {TN_ADMIN_SUBSCRIBE, TN_ADMIN_SOCKETS, TN_ADMIN_STATUS}},
         {TN_ROLE_MASTER,

@@ -609,6 +609,30 @@ on_netns(struct request *r)
     conn_reply(r->c, TN_ADMIN_FDS, r->seq, fds, fds[1] == -1 ? 1 : 2);
 }
 
+static void
+on_only(struct request *r)
+{
+    struct tn_admin_node m = {.h = {.type = TN_ADMIN_NODE}};
+    const struct lease *n;
+    unsigned i, count = 0;
+
+    for (i = 0; i < LEASE_MAX; i++) {
+        n = lease_at(i);
+        if (n == NULL || n->ns.net == -1 || n->retired)
+            continue;
+        memcpy(m.node, n->name, sizeof(m.node));
+        count++;
+    }
+    if (count != 1) {
+        conn_error(r->c, r->seq, ENOENT,
+            count == 0 ? "there is no node" : "there are %u nodes: name one",
+            count);
+        return;
+    }
+    m.h.seq = r->seq;
+    conn_send(r->c, &m, sizeof(m), NULL, 0);
+}
+
 /* ---- dispatch ---- */
 
 #define MASTER  (1u << CONN_MASTER)
@@ -660,6 +684,8 @@ static const struct row {
         sizeof(struct tn_admin_control), 0, 0, on_control},
     {TN_ADMIN_NETNS, "NETNS", CTL, sizeof(struct tn_admin_node),
         sizeof(struct tn_admin_node), 0, 0, on_netns},
+    {TN_ADMIN_ONLY, "ONLY", CTL, sizeof(struct tn_admin_head),
+        sizeof(struct tn_admin_head), 0, 0, on_only},
 };
 
 static const struct row *
