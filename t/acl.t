@@ -358,7 +358,7 @@ for my $case (
     ['accept tag:', qr/invalid selector "tag:": tag is empty.* in .*:\d+/],
     ['permit *', qr/invalid value "permit", "accept" or "reject" is needed/],
     ['accept TAG:ci', qr/invalid selector "TAG:ci"/],
-    ['accept group:x', qr/not supported/],
+    ['accept group:x', qr/who is in a group/],
     ['accept 10.0.0.0/33', qr{invalid selector "10.0.0.0/33"}],
     ['accept 10.0.0.1/8', qr{invalid selector "10.0.0.1/8"}],
     ['accept lap/bob', qr/lap/],

@@ -76,8 +76,9 @@ bad("port $_", $one . listens("tailnet_listen $_;"),
     for qw(0 65536 no web:0 web:http web: 80x);
 bad('no node before the colon', $one . listens('tailnet_listen :80;'),
     qr/no node name in ":80"/);
-bad('an address', $one . listens('tailnet_listen 100.64.0.1:80;'),
-    qr/invalid node name "100\.64\.0\.1" in "tailnet_listen"/);
+bad("an address: $_", $one . listens("tailnet_listen $_:80;"),
+    qr/invalid value "\Q$_\E:80", \[NODE:\]PORT is needed: it is on all addresses/)
+    for qw(100.64.0.1 * [::]);
 bad('duplicate', $one . listens("tailnet_listen 80;\n  tailnet_listen 80;")
         =~ s/80; #</80; #</r, qr/a duplicate listen 80/);
 bad('duplicate, with the name once',
@@ -124,11 +125,13 @@ my %selectors = (
     '"tag:a b"' => 'tag is empty or has a space, comma or control character',
     'user:' => 'login is empty',
     '@example.com' => 'one user and one domain expected around "@"',
-    'alice@' => 'one user and one domain expected around "@"',
+    'alice@' => 'one user and one domain expected around "@"; a login name'
+        . ' without a domain is "user:NAME"',
     'a@b@c' => 'one user and one domain expected around "@"',
     'autogroup:admin' => 'unknown autogroup: member, tagged, self or shared',
-    'group:dev' => '"group:" is not supported yet',
-    'cap:example.com/cap/x' => '"cap:" is not supported yet',
+    'group:dev' => 'no control server tells a node who is in a group',
+    'cap:example.com/cap/x' => 'capabilities are no selector: see $tailnet_caps',
+    'all' => 'everybody is "*"',
     '100.64.0.0/33' => 'bad prefix length, or address bits are set behind it',
     '100.64.0.1/10' => 'bad prefix length, or address bits are set behind it',
     'fd7a::1/64' => 'bad prefix length, or address bits are set behind it',
@@ -173,7 +176,7 @@ bad("limit $_", location("tailnet_limit_req $_ rate=1r/s;"),
 bad('limit of nobody', location('tailnet_limit_req rate=1r/s for=;'),
     qr/"for=" in "tailnet_limit_req": empty selector/);
 bad('limit of a group', location('tailnet_limit_req rate=1r/s for=group:a;'),
-    qr/"for=group:a" in "tailnet_limit_req": "group:" is not supported yet/);
+    qr/"for=group:a" in "tailnet_limit_req": no control server tells a node who/);
 bad('limit twice for', location('tailnet_limit_req rate=1r/s for=a for=b;'),
     qr/has more than one "for="/);
 bad('limit of an unknown node',

@@ -104,6 +104,8 @@ bad("port $_", option("port $_;"),
     for 65536, 'no', '-1', '1e3';
 bad("mtu $_", option("mtu $_;"),
     qr/"mtu": a number from 1280 to 9000 expected, got "$_"/) for 1279, 9001;
+bad('nothing', "tailnet_node web { #<\n port 41641;\n}\n$events",
+    qr/tailnet_node "web" has neither a "netmap" nor the "state" of a node that/);
 bad('no netmap', "tailnet_node web { #<\n"
     . " private_key %%TESTDIR%%/web.key;\n}\n$events",
     qr/tailnet_node "web" has no "netmap"/);

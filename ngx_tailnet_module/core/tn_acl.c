@@ -153,7 +153,8 @@ parse_login(struct tn_selector *sel, struct tn_str what, const char *at)
 {
     if (at == what.p || at == what.p + what.len - 1 ||
         memchr(at + 1, '@', what.len - (size_t)(at + 1 - what.p)) != NULL) {
-        return "one user and one domain expected around \"@\"";
+        return "one user and one domain expected around \"@\"; a login name "
+               "without a domain is \"user:NAME\"";
     }
     return parse_user(sel, what);
 }
@@ -186,6 +187,9 @@ parse_what(struct tn_selector *sel, struct tn_str what)
         sel->kind = TN_SEL_ANY;
         return NULL;
     }
+    if (is(what, "all")) {
+        return "everybody is \"*\", and a node of the name \"all\" its FQDN";
+    }
     if (is(what, "local")) {
         sel->kind = TN_SEL_LOCAL;
         return sel->node.len == 0
@@ -206,10 +210,11 @@ parse_what(struct tn_selector *sel, struct tn_str what)
         return parse_autogroup(sel, rest);
     }
     if (cut(&rest, "group:")) {
-        return "\"group:\" is not supported yet";
+        return "no control server tells a node who is in a group: name users "
+               "or tags";
     }
     if (cut(&rest, "cap:")) {
-        return "\"cap:\" is not supported yet";
+        return "capabilities are no selector: see $tailnet_caps";
     }
     at = memchr(what.p, '@', what.len);
     if (at != NULL) {

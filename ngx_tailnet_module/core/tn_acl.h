@@ -64,8 +64,7 @@ struct tn_who {
 
 /*
  * tn_selector_parse(sel, text, len): returns NULL, or a constant sentence that
- * says why ${text} is no selector (then ${sel} is untouched).  "group:" and
- * "cap:" are named as not supported yet.
+ * says why ${text} is no selector (then ${sel} is untouched).
  */
 const char *tn_selector_parse(
     struct tn_selector *sel, const char *text, size_t len);

@@ -553,6 +553,12 @@ check_one(const struct tn_node *a, char err[TN_ERR_MAX])
                          "with a \"netmap\"",
                          a->name, other);
     }
+    if (a->netmap[0] == '\0' && a->private_key[0] == '\0') {
+        return fail(err,
+            "tailnet_node \"%s\" has neither a \"netmap\" nor the \"state\" of "
+            "a node that joins a tailnet",
+            a->name);
+    }
     if (a->netmap[0] == '\0' || a->private_key[0] == '\0') {
         return fail(err, "tailnet_node \"%s\" has no \"%s\"", a->name,
             a->netmap[0] == '\0' ? "netmap" : "private_key");

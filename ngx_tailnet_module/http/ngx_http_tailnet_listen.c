@@ -132,6 +132,13 @@ ngx_http_tailnet_listen_address(ngx_conf_t *cf, ngx_str_t *value,
         return NGX_CONF_ERROR;
     }
 
+    if (name.len && !tn_node_name_valid((char *) name.data, name.len)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\", [NODE:]PORT is needed: it is "
+                           "on all addresses of the node", value);
+        return NGX_CONF_ERROR;
+    }
+
     p = p ? p + 1 : value->data;
     n = ngx_atoi(p, last - p);
 

@@ -313,7 +313,8 @@ text_bad(void **state)
         {"tailnet_node a {state /s;}\ntailnet_node b {state /s;}", 2,
             "tailnet_node \"b\" has the \"state\" of tailnet_node \"a\""},
         {"tailnet_node a {\n}\ntailnet_node b {" KEYS "}", 1,
-            "tailnet_node \"a\" has no \"netmap\""},
+            "tailnet_node \"a\" has neither a \"netmap\" nor the \"state\" of "
+            "a node that joins a tailnet"},
         {"tailnet_node a {" KEYS "}\ntailnet_node b {\nnetmap /n;\n}", 2,
             "tailnet_node \"b\" has no \"private_key\""},
         {"tailnet_node a {" KEYS "}\n\ntailnet_node a {" KEYS "}", 3,
