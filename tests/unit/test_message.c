@@ -147,6 +147,8 @@ registered(void **state)
     } table[] = {
         {"{\"MachineAuthorized\":true,\"Error\":\"\"}", 0, "", "", true, false,
             false},
+        {"{\"Error\":\"no tskey-auth-k1-x, hskey-auth-a-b\"}", 0,
+            "no tskey-*********, hskey-********", "", false, false, false},
         {"{\"Error\":\"invalid\\nauthkey\"}", 0, "invalid?authkey", "", false,
             false, false},
         {"{\"AuthURL\":\"https://c/a/1\",\"NodeKeyExpired\":true}", 0, "",

@@ -227,6 +227,16 @@ message_free(char *text, size_t len)
 
 /* ---- reading ---- */
 
+/* A server may repeat what it was sent, and other servers' secrets than
+ * Tailscale's may have any printable character. */
+static void
+hide(char *s)
+{
+    while ((s = strstr(s, "skey-")) != NULL) /* tskey-, hskey- */
+        for (s += 5; *s != '\0' && strchr(" \"'`,;<>", *s) == NULL; s++)
+            *s = '*';
+}
+
 void
 message_show(char out[MESSAGE_SHOWN_MAX], const char *text, size_t len)
 {
@@ -237,6 +247,7 @@ message_show(char out[MESSAGE_SHOWN_MAX], const char *text, size_t len)
     for (i = 0; i < len && i < MESSAGE_SHOWN_MAX - 1; i++)
         out[i] = text[i] >= ' ' && text[i] < 0x7f ? text[i] : '?';
     out[i] = '\0';
+    hide(out);
 }
 
 static json_t *

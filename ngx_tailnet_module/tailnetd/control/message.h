@@ -86,7 +86,8 @@ int message_registered(const char *text, size_t len,
 int message_server_key(
     const char *text, size_t len, uint8_t key[32], char err[MESSAGE_ERROR_MAX]);
 
-/* message_show(out, text, len): a server's words for a log: printable, cut. */
+/* message_show(out, text, len): a server's words for a log: printable, cut,
+ * without anything that looks like an auth key. */
 void message_show(char out[MESSAGE_SHOWN_MAX], const char *text, size_t len);
 
 /* message_retry_after(value, now): seconds to wait: a number or an HTTP date;

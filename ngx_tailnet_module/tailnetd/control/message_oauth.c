@@ -282,16 +282,6 @@ message_oauth_answer(const char *text, size_t len, const char *name,
     return i > 0 ? 0 : -1;
 }
 
-/* A server may repeat what it was sent, and other servers' secrets than
- * Tailscale's may have any printable character. */
-static void
-hide(char *s)
-{
-    while ((s = strstr(s, "tskey-")) != NULL)
-        for (s += 6; *s != '\0' && strchr(" \"'`,;<>", *s) == NULL; s++)
-            *s = '*';
-}
-
 void
 message_oauth_words(const char *text, size_t len, char out[MESSAGE_ERROR_MAX])
 {
@@ -310,6 +300,5 @@ message_oauth_words(const char *text, size_t len, char out[MESSAGE_ERROR_MAX])
     if (root == NULL)
         message_show(shown, text == NULL ? "" : text, len);
     drop(root, m, f);
-    hide(shown);
     snprintf(out, MESSAGE_ERROR_MAX, "%.*s", WORDS_MAX, shown);
 }
