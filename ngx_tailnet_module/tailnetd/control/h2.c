@@ -1,5 +1,6 @@
 #include "h2.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,47 @@ read_body(nghttp2_session *s, int32_t id, uint8_t *buf, size_t len,
     return (ssize_t)n;
 }
 
+/* ---- nghttp2's memory: requests hold auth keys ---- */
+
+static void *
+take(size_t size, void *arg)
+{
+    (void)arg;
+    return malloc(size);
+}
+
+static void *
+take_zeroed(size_t n, size_t size, void *arg)
+{
+    (void)arg;
+    return calloc(n, size);
+}
+
+static void
+wipe(void *p, void *arg)
+{
+    (void)arg;
+    if (p != NULL)
+        explicit_bzero(p, malloc_usable_size(p));
+    free(p);
+}
+
+static void *
+resize(void *p, size_t size, void *arg)
+{
+    size_t had = p == NULL ? 0 : malloc_usable_size(p);
+    void *b = malloc(size);
+
+    if (b == NULL)
+        return NULL;
+    if (had > 0)
+        memcpy(b, p, had < size ? had : size);
+    wipe(p, arg);
+    return b;
+}
+
+static nghttp2_mem mem = {NULL, take, wipe, take_zeroed, resize};
+
 /* ---- life ---- */
 
 static int
@@ -172,7 +214,7 @@ set_up(struct h2 *h)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
     if (nghttp2_option_new(&option) == 0 &&
-        nghttp2_session_client_new2(&h->session, cb, h, option) == 0 &&
+        nghttp2_session_client_new3(&h->session, cb, h, option, &mem) == 0 &&
         nghttp2_submit_settings(h->session, NGHTTP2_FLAG_NONE, settings,
             sizeof(settings) / sizeof(*settings)) == 0 &&
         nghttp2_session_set_local_window_size(

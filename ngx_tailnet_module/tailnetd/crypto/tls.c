@@ -66,6 +66,7 @@ tls_trust_new(const void *pem, size_t len, char err[TLS_ERROR_MAX])
     }
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_options(ctx, SSL_OP_CLEANSE_PLAINTEXT); /* keys come by it */
     if (pem == NULL ? SSL_CTX_set_default_verify_paths(ctx) != 1
                     : add_authorities(ctx, pem, len) != 0) {
         snprintf(err, TLS_ERROR_MAX, "%s",
