@@ -114,6 +114,7 @@ for my $case (@cases) {
 for my $case (
     ['/key', { Status => 200, Body => 'mkey' }, qr/its key cannot be fetched: .*no JSON/],
     ['/key', { Status => 500 }, qr/its key cannot be fetched: HTTP status 500/],
+    ['/key', { Status => 301 }, qr/HTTP status 301 \(is "control_url" that/],
     ['/ts2021', { Status => 403 }, qr/refuses the upgrade \(HTTP status 403\)/],
     ['/ts2021', { Close => \1 }, qr/may not accept capability version 131/],
 ) {

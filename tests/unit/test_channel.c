@@ -169,13 +169,15 @@ say_plain(const void *p, size_t len)
     say_bytes(out, 3 + len + TS2021_TAG_LEN);
 }
 
+#define YES                                \
+    "HTTP/1.1 101 Switching Protocols\r\n" \
+    "Upgrade: tailscale-control-protocol\r\n\r\n"
+
 /* Up to the end of the handshake, by the stream. */
 static void
 shake_hands(void)
 {
-    static const char yes[] = "HTTP/1.1 101 Switching Protocols\r\n"
-                              "Upgrade: tailscale-control-protocol\r\n\r\n",
-                      header[] = "X-Tailscale-Handshake: ";
+    static const char yes[] = YES, header[] = "X-Tailscale-Handshake: ";
     uint8_t init[TS2021_INIT_LEN + 2], answer[TS2021_RESP_LEN];
     const char *text, *end;
     size_t n;
@@ -200,7 +202,7 @@ shake_hands(void)
 static struct channel *channel;
 static int ups, downs, dones;
 static bool free_when_done, down_dialling;
-static char why_done[128], why_down[128];
+static char why_done[128], why_down[256];
 
 static void
 head(void *arg, const struct h2_answer *a)
@@ -475,6 +477,55 @@ legs_race(void **state)
     }
 }
 
+/* ---- servers that refuse ---- */
+
+#define WORDS \
+    "handshake of a machine that this control server does not serve any more"
+
+/* Its words come at once or in pieces, and are longer than a handshake. */
+static void
+handshake_refused(void **state)
+{
+    static const char words[] = YES "\3\0" WORDS;
+    char text[sizeof(words)];
+    size_t len = sizeof(words) - 1, head = sizeof(YES) + 1;
+
+    (void)state;
+    memcpy(text, words, sizeof(words));
+    memmove(text + head + 1, text + head, len - head);
+    text[head] = (char)(len++ - head);
+    for (size_t piece = 1; piece <= len; piece++) {
+        dial("http://127.0.0.1:8080", false);
+        sleep_ms(0);
+        stream->ops->connected(stream->arg);
+        for (size_t i = 0; i < len; i += piece)
+            say_bytes(text + i, len - i < piece ? len - i : piece);
+        assert_int_equal(downs, 1);
+        assert_true(down_dialling);
+        assert_non_null(strstr(why_down, WORDS));
+        channel_free(channel);
+        fake_loop_end();
+    }
+}
+
+/* The status is told, however long the page is that comes with it. */
+static void
+upgrade_refused(void **state)
+{
+    static const char no[] = "HTTP/1.1 404 Not Found\r\n"
+                             "Content-Length: 65536\r\n\r\n<html>";
+
+    (void)state;
+    dial("http://127.0.0.1:8080", false);
+    sleep_ms(0);
+    stream->ops->connected(stream->arg);
+    say_bytes(no, sizeof(no) - 1);
+    assert_int_equal(downs, 1);
+    assert_non_null(strstr(why_down, "refuses the upgrade (HTTP status 404)"));
+    channel_free(channel);
+    fake_loop_end();
+}
+
 int
 main(void)
 {
@@ -485,6 +536,8 @@ main(void)
         cmocka_unit_test(legs_in_turn),
         cmocka_unit_test(legs_that_fail),
         cmocka_unit_test(legs_race),
+        cmocka_unit_test(handshake_refused),
+        cmocka_unit_test(upgrade_refused),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -242,7 +242,8 @@ noise_bytes(struct leg *l, const uint8_t *p, size_t len)
     }
     if (shaking && l->noise.state == TS2021_OPEN)
         win(c, l);
-    if (c->phase == UP && n < len &&
+    /* Up, or it was no answer but an error, which is longer. */
+    if ((c->phase == UP || l->noise.state == TS2021_HANDSHAKE) && n < len &&
         ts2021_feed(&l->noise, p + n, len - n, plain, c) != 0)
         give_up(l, "%s", l->noise.error);
     channel_flush(c);
@@ -311,7 +312,9 @@ leg_data(void *arg, const uint8_t *p, size_t len)
         else if (v == HTTP1_COMPLETE &&
                  (l->answer.status != 101 ||
                      strcasecmp(l->answer.upgrade, UPGRADE) != 0))
-            give_up(l, "the server refuses the upgrade (HTTP status %u)",
+            give_up(l,
+                "the server refuses the upgrade (HTTP status %u): does a proxy "
+                "before it pass on \"Upgrade: " UPGRADE "\"?",
                 l->answer.status);
         else
             l->upgraded = v == HTTP1_COMPLETE;
@@ -394,7 +397,7 @@ begin_leg(struct channel *c)
     plan(c, &l->tls, &l->port);
     to.port = l->port;
     to.trust = l->tls ? c->trust : NULL;
-    http1_init(&l->answer, 4096, false);
+    http1_init(&l->answer, 0, true); /* a refusal's page is for browsers */
     c->legs[c->nlegs++] = l;
     set_timer(c);
     l->stream = stream_new(&to, &leg_ops, l);
@@ -426,7 +429,7 @@ fetched(void *arg, const struct http1 *a, const char *why)
         fail(c, "its key cannot be fetched: %s", why);
     else if (a->status != 200)
         fail(c, "its key cannot be fetched: HTTP status %u%s", a->status,
-            a->status >= 400 && a->status < 500
+            a->status >= 300 && a->status < 500
                 ? " (is \"control_url\" that of a control server?)"
                 : "");
     else if (message_server_key(
