@@ -149,6 +149,22 @@ life(void **state)
 }
 
 static void
+made_with_parents(void **state)
+{
+    static const char *const parts[] = {"/lib/nginx/web", "/lib/nginx", "/lib"};
+    char path[256];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/lib//nginx/web/", base);
+    assert_int_equal(state_make(path, err), 0);
+    assert_int_equal(state_make(path, err), 0);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        snprintf(path, sizeof(path), "%s%s", base, parts[i]);
+        assert_int_equal(rmdir(path), 0);
+    }
+}
+
+static void
 refused(void **state)
 {
     char path[256];
@@ -346,6 +362,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(life),
+        cmocka_unit_test(made_with_parents),
         cmocka_unit_test(refused),
         cmocka_unit_test(power_loss),
         cmocka_unit_test(sources),

@@ -224,6 +224,7 @@ control_set_node(struct control *c, const struct tn_node *node)
 {
     bool same_server = strcmp(tn_node_control_url(&c->node),
                            tn_node_control_url(node)) == 0 &&
+                       strcmp(c->node.state, node->state) == 0 &&
                        c->node.capability == node->capability;
     bool routes = c->node.accept_routes != node->accept_routes ||
                   strcmp(c->node.exit_node, node->exit_node) != 0;

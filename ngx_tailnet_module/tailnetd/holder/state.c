@@ -27,14 +27,39 @@ open_dir(const char *path)
     return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+static int
+make_one(const char *path)
+{
+    return mkdir(path, 0700) == -1 && errno != EEXIST ? -1 : 0;
+}
+
+/* ${path}, and the directories before it that are not there. */
+static int
+make_all(const char *path)
+{
+    char part[TN_NODE_PATH_MAX + 1], *slash;
+
+    if (make_one(path) == 0)
+        return 0;
+    snprintf(part, sizeof(part), "%s", path);
+    for (slash = strchr(part + 1, '/'); slash != NULL;
+         slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (make_one(part) == -1)
+            return -1;
+        *slash = '/';
+    }
+    return make_one(path);
+}
+
 int
 state_make(const char *path, char err[TN_ERR_MAX])
 {
     struct stat st;
     int dir;
 
-    if (mkdir(path, 0700) == -1 && errno != EEXIST)
-        return fail(err, path, "mkdir");
+    if (make_all(path) == -1)
+        return fail(err, path, "it cannot be made");
     dir = open_dir(path);
     if (dir == -1 || fstat(dir, &st) == -1) {
         fail(err, path, "open");

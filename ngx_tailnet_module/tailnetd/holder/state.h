@@ -15,7 +15,7 @@
 #define STATE_SAVE_MAX (64u << 20) /* bytes of a file */
 
 /* state_make(path, err): the directory is there and nobody else may write it;
- * made when it is not (its parent has to be).  Returns 0, or -1 and a
+ * made when it is not, as are those above it.  Returns 0, or -1 and a
  * sentence. */
 int state_make(const char *path, char err[TN_ERR_MAX]);
 
