@@ -261,6 +261,19 @@ too_late(void *arg)
     loop_stop();
 }
 
+static struct loop_timer *flap_timer;
+
+static void
+flap(void *arg)
+{
+    static int up;
+
+    (void)arg;
+    assert_true(loopback_is(up));
+    up = !up;
+    loop_timer_set(flap_timer, loop_now() + LINK_SETTLE_MS / 4);
+}
+
 /* Runs last: the process stays in its new namespace. */
 static void
 interface_goes_down(void **state)
@@ -284,6 +297,14 @@ interface_goes_down(void **state)
         loop_run();
         assert_int_equal(told, up + 1);
     }
+    /* One that never settles is seen as well. */
+    flap_timer = loop_timer_new(flap, NULL);
+    assert_non_null(flap_timer);
+    loop_timer_set(flap_timer, 0);
+    loop_timer_set(end, loop_now() + 10000);
+    loop_run();
+    assert_int_equal(told, 3);
+    loop_timer_free(flap_timer);
     link_free(l);
     loop_timer_free(end);
     loop_free();

@@ -16,6 +16,7 @@ struct link {
     int fd;
     struct loop_watch *watch;
     struct loop_timer *timer;
+    bool changed; /* the timer runs */
     void (*cb)(void *arg);
     void *arg;
 };
@@ -102,6 +103,9 @@ readable(void *arg)
      * as well. */
     while (recv(l->fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
         ;
+    if (l->changed)
+        return; /* changes without end do not put it off */
+    l->changed = true;
     loop_timer_set(l->timer, loop_now() + LINK_SETTLE_MS);
 }
 
@@ -110,6 +114,7 @@ settled(void *arg)
 {
     struct link *l = arg;
 
+    l->changed = false;
     l->cb(l->arg);
 }
 
