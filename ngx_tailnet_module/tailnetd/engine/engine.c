@@ -9,6 +9,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
@@ -36,6 +37,7 @@
 #define ORPHAN_MS     10000
 #define LEAVE_LOOK_MS 20
 #define STORE_ENTRIES (TN_NODES_MAX * 2)
+#define PARCELS_MAX   1024 /* a holder that reads needs far less */
 
 /* Sockets that an earlier engine PUT, until their node comes. */
 struct entry {
@@ -43,9 +45,19 @@ struct entry {
     int fd;
 };
 
+/* A message that the holder, who may be busy with nginx, has no room for. */
+struct parcel {
+    struct parcel *next;
+    struct ipc_msg m;
+    int fds[IPC_FDS_MAX];
+    size_t nfds;
+};
+
 static struct {
     int main_fd; /* -1: orphan */
     struct loop_watch *main;
+    struct parcel *parcels; /* in their order */
+    size_t nparcels;
     struct loop_watch *bequest;
     struct loop_timer *orphan;
     int signals; /* SIGTERM */
@@ -74,13 +86,91 @@ engine_control_timing(void)
 /* ---- to the holder ---- */
 
 static void
+lost(const struct ipc_msg *m, int why)
+{
+    say_err("message %u to the holder is lost (%d: %s)", m->type, why,
+        strerror(why));
+}
+
+static void
+free_parcel(struct parcel *p)
+{
+    while (p->nfds > 0)
+        close(p->fds[--p->nfds]);
+    free(p);
+}
+
+static void
+drop_parcels(void)
+{
+    struct parcel *p;
+
+    while ((p = engine.parcels) != NULL) {
+        engine.parcels = p->next;
+        free_parcel(p);
+    }
+    engine.nparcels = 0;
+}
+
+/* Returns 0 or an errno. */
+static int
+keep(const struct ipc_msg *m, const int *fds, size_t nfds)
+{
+    struct parcel **at, *p;
+    int why;
+
+    if (engine.nparcels == PARCELS_MAX)
+        return ENOBUFS;
+    p = calloc(1, sizeof(*p));
+    if (p == NULL)
+        return ENOMEM;
+    p->m = *m;
+    for (; p->nfds < nfds; p->nfds++) {
+        p->fds[p->nfds] = fcntl(fds[p->nfds], F_DUPFD_CLOEXEC, 0);
+        if (p->fds[p->nfds] == -1) {
+            why = errno;
+            free_parcel(p);
+            return why;
+        }
+    }
+    for (at = &engine.parcels; *at != NULL; at = &(*at)->next)
+        ;
+    *at = p;
+    engine.nparcels++;
+    return loop_watch_want(engine.main, true, true) == 0 ? 0 : EPIPE;
+}
+
+static void
+deliver(void)
+{
+    struct parcel *p;
+
+    while ((p = engine.parcels) != NULL) {
+        if (ipc_send(engine.main_fd, &p->m, p->fds, p->nfds) != 0) {
+            if (errno == EAGAIN)
+                return;
+            lost(&p->m, errno);
+        }
+        engine.parcels = p->next;
+        engine.nparcels--;
+        free_parcel(p);
+    }
+    (void)loop_watch_want(engine.main, true, false);
+}
+
+static void
 tell(const struct ipc_msg *m, const int *fds, size_t nfds)
 {
+    int why = EAGAIN;
+
     if (engine.main_fd == -1)
         return; /* an orphan says it all again at MAIN */
-    if (ipc_send(engine.main_fd, m, fds, nfds) != 0)
-        say_err("message %u to the holder is lost (%d: %s)", m->type, errno,
-            strerror(errno));
+    if (engine.parcels == NULL)
+        why = ipc_send(engine.main_fd, m, fds, nfds) == 0 ? 0 : errno;
+    if (why == EAGAIN)
+        why = keep(m, fds, nfds);
+    if (why != 0)
+        lost(m, why);
 }
 
 static void
@@ -441,13 +531,15 @@ dispatch(const struct ipc_msg *m, const int *fds, size_t nfds)
 static void orphaned(void);
 
 static void
-main_readable(void *arg)
+main_ready(void *arg)
 {
     int fds[IPC_FDS_MAX], rc;
     struct ipc_msg m;
     size_t nfds;
 
     (void)arg;
+    if (engine.parcels != NULL)
+        deliver();
     while (engine.main_fd != -1) {
         rc = ipc_recv(engine.main_fd, &m, fds, &nfds);
         if (rc == 1) {
@@ -475,6 +567,7 @@ orphaned(void)
     engine.main = NULL;
     close(engine.main_fd);
     engine.main_fd = -1;
+    drop_parcels();
     report_drop();
     if (engine.bequest == NULL)
         loop_timer_set(engine.orphan, loop_now() + ORPHAN_MS);
@@ -522,7 +615,7 @@ bequest_readable(void *arg)
     }
     /* The end of the old channel may be waiting to be read as well. */
     if (engine.main_fd != -1)
-        main_readable(NULL);
+        main_ready(NULL);
     if (m.type != IPC_MAIN || nfds != 1 || engine.main_fd != -1) {
         say_err("unexpected message %u at the bequest", m.type);
         for (i = 0; i < nfds; i++)
@@ -530,7 +623,7 @@ bequest_readable(void *arg)
         return;
     }
     engine.main_fd = fds[0];
-    engine.main = loop_watch_new(fds[0], main_readable, NULL);
+    engine.main = loop_watch_new(fds[0], main_ready, NULL);
     if (engine.main == NULL) {
         orphaned();
         return;
@@ -632,7 +725,7 @@ start(void)
     engine.main_fd = IPC_FD;
     engine.hot = hot_new(&engine.hot_fd);
     engine.orphan = loop_timer_new(orphan_ends, NULL);
-    engine.main = loop_watch_new(IPC_FD, main_readable, NULL);
+    engine.main = loop_watch_new(IPC_FD, main_ready, NULL);
     engine.bequest = loop_watch_new(IPC_BEQUEST_FD, bequest_readable, NULL);
     if (engine.hot == NULL || engine.orphan == NULL || engine.main == NULL ||
         engine.bequest == NULL || report_init(&engine.nodes, answer_file) != 0)
@@ -686,6 +779,7 @@ engine_main(const char *timing)
         engine.nodes = n->next;
         node_free(n);
     }
+    drop_parcels();
     loop_watch_free(engine.main);
     loop_watch_free(engine.bequest);
     loop_timer_free(engine.orphan);
