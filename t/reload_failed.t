@@ -4,6 +4,7 @@
 
 use v5.36;
 
+use Fcntl qw(LOCK_EX);
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
@@ -124,11 +125,15 @@ my %bad = (
     directive => { server => 'no_such_directive on;' },
     bind => { server => 'listen 127.0.0.1:%%PORT_8001%%;' },
     log => { server => 'access_log %%TESTDIR%%/no/such/folder.log;' },
+    key => {},
+    silence => {},
 );
 my %fails = (
     directive => qr/unknown directive "no_such_directive"/,
     bind => qr/still could not bind/,
     log => qr{/no/such/folder\.log" failed},
+    key => qr{lab\.key: this node key is in use by another tailnetd},
+    silence => qr/tailnetd at ".*" does not answer/,
 );
 
 # Somebody else has the port that the new configuration wants.
@@ -144,12 +149,27 @@ sub fail_reload ($kind) {
     return $t->wait_for_log($fails{$kind}, 10, from => $mark);
 }
 
-for my $kind (sort keys %bad) {
+for my $kind (qw(bind directive log)) {
     ok(fail_reload($kind), "$kind: a reload fails");
     is(web, 1, "$kind: the old configuration rules");
     like(web(81), $refused, "$kind: no new listener");
     like(lab, qr/timed out/i, "$kind: no new node");
 }
+# tailnetd is there, but refuses a node or says nothing in time.
+open my $key, '<', $t->testdir . '/lab.key' or die "lab.key: $!";
+flock $key, LOCK_EX or die "lab.key: $!";
+ok(fail_reload('key'), 'key: a reload fails');
+close $key;
+is(web, 1, 'key: the old configuration rules');
+unchanged($before, 'key: tailnetd and nginx have what they had');
+
+my $holder = $t->holder;
+kill 'STOP', $holder;
+ok(fail_reload('silence'), 'silence: a reload fails');
+kill 'CONT', $holder;
+is(web, 1, 'silence: the old configuration rules');
+unchanged($before, 'silence: tailnetd and nginx have what they had');
+
 is(scalar(grep { fail_reload($_) } ('directive', 'log') x 4), 8,
     'eight more reloads fail');
 unchanged($before, 'tailnetd and nginx have what they had');

@@ -173,10 +173,12 @@ unlike($t->log_since($mark), qr/\[error\]/, 'which is there');
 $mark = $t->log_mark;
 $t->write_config("tailnet_node own { netmap web.json; private_key lab.key; }\n"
     . config('own:80') =~ s{return_body}{root %%TESTDIR%%/html}r);
-$t->reload(timeout => 5);
-like($t->log_since($mark),
-    qr{this tailnetd is a service .*: define them there, not in nginx},
+my $told = qr{this tailnetd is a service .*: define them there, not in nginx};
+$t->expect_alert($told);
+$t->signal_nginx('HUP');
+ok($t->wait_for_log($told, 5, from => $mark),
     'a service takes no nodes from nginx');
+asks_alice('and the configuration of before rules');
 write_nginx('web:80');
 ok($t->reload, 'nginx reloads without');
 asks_alice('alice is served');

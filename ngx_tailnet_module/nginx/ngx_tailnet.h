@@ -156,7 +156,8 @@ void ngx_cdecl ngx_tailnet_why(ngx_tailnet_conf_t *tcf, const char *fmt, ...);
  * ngx_tailnet_cycle.c: the master's side of the admin channel
  *
  * ngx_tailnet_cycle_open() leaves a sentence in tcf->why if there is no
- * tailnetd to be had; "old" is the configuration that ruled before or NULL.
+ * tailnetd to be had; NGX_DECLINED: there is one, but it does not take these
+ * nodes.  "old" is the configuration that ruled before or NULL.
  * ngx_tailnet_cycle_listen() returns a socket or -1 and a sentence.
  */
 

@@ -124,6 +124,10 @@ ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
     if (tcf->ctl == (ngx_socket_t) -1) {
         err = ngx_errno;
 
+        if (err == NGX_EAGAIN) {
+            return NGX_DECLINED;
+        }
+
         if (tcf->table.nelts == 0
             || (err != NGX_ENOENT && err != NGX_ECONNREFUSED))
         {
@@ -141,7 +145,7 @@ ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
 
     if (ngx_tailnet_cycle_hello(tcf, &tcf->ctl, &tcf->cycle_id) != NGX_OK) {
         ngx_tailnet_cycle_close(&tcf->ctl);
-        return NGX_ERROR;
+        return spawned ? NGX_ERROR : NGX_DECLINED;
     }
 
     ngx_tailnet_cycle_timeout(tcf->ctl, NGX_TAILNET_TIMEOUT);
@@ -154,7 +158,7 @@ ngx_tailnet_cycle_open(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
         || ngx_tailnet_cycle_secrets(cycle, tcf) != NGX_OK)
     {
         ngx_tailnet_cycle_close(&tcf->ctl);
-        return NGX_ERROR;
+        return NGX_DECLINED;
     }
 
     return NGX_OK;
