@@ -118,8 +118,8 @@ struct tn_admin_text {
 
 /*
  * A listening socket of the node's namespace.  The same (node, family, type,
- * port, reuseport, worker) is the same socket for every asker, and lives while
- * any connection that asked for it is open.
+ * port, worker) is the same socket for every asker, and lives while any
+ * connection that asked for it is open.
  */
 struct tn_admin_listen {
     struct tn_admin_head h;

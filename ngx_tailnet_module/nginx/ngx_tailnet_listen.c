@@ -371,8 +371,13 @@ ngx_tailnet_listen_take(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf,
 
 #if (NGX_HAVE_DEFERRED_ACCEPT && defined TCP_DEFER_ACCEPT)
 
+    /* the cycle before may have had it otherwise */
+
     if (ls->deferred_accept) {
         ls->add_deferred = 1;
+
+    } else if (ls->type == SOCK_STREAM) {
+        ls->delete_deferred = 1;
     }
 
 #endif

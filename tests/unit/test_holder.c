@@ -370,10 +370,20 @@ test_sockets(void **state)
     assert_true(kit_listen(k->fd, "a", 4, 1, 80, 0, &b) != -1);
     assert_true(kit_listen(k->fd, "a", 4, 1, 80, 1, &c) != -1);
     assert_int_not_equal(kit_ino(b.fds[0]), kit_ino(c.fds[0]));
+    kit_close(&c);
+    /* Of which the first serves alone, and one that did may get others. */
+    assert_true(kit_listen(k->fd, "a", 4, 1, 80, -1, &c) != -1);
+    assert_int_equal(kit_ino(b.fds[0]), kit_ino(c.fds[0]));
     kit_close(&b);
     kit_close(&c);
-    assert_int_equal(kit_listen(k->fd, "a", 4, 1, 80, -1, &b), -1);
-    kit_is_error(TN_ADMIN_ERROR, &b, "TCP port 80 over IPv4");
+    assert_true(kit_listen(k->fd, "a", 4, 1, 81, -1, &b) != -1);
+    assert_true(kit_listen(k->fd, "a", 4, 1, 81, 0, &c) != -1);
+    assert_int_equal(kit_ino(b.fds[0]), kit_ino(c.fds[0]));
+    kit_close(&b);
+    assert_true(kit_listen(k->fd, "a", 4, 1, 81, 1, &b) != -1);
+    assert_int_not_equal(kit_ino(b.fds[0]), kit_ino(c.fds[0]));
+    kit_close(&b);
+    kit_close(&c);
     /* A worker's socket reaches the listener at the node's address. */
     worker = kit_worker(k, k->cycle, &hello);
     memset(&s, 0, sizeof(s));

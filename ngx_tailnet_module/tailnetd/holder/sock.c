@@ -107,12 +107,13 @@ sock_make(const struct netns *ns, unsigned family, unsigned type,
     return netns_run(ns, make_plain, &o, a);
 }
 
+/* With or without "reuseport": the first of a group is the one that is there
+ * without. */
 static bool
 same(const struct tn_admin_listen *a, const struct tn_admin_listen *b)
 {
     return strcmp(a->node, b->node) == 0 && a->family == b->family &&
-           a->type == b->type && a->port == b->port &&
-           a->reuseport == b->reuseport && a->worker == b->worker;
+           a->type == b->type && a->port == b->port && a->worker == b->worker;
 }
 
 static struct sock *
@@ -151,6 +152,7 @@ sock_listen(const struct netns *ns, const struct tn_admin_listen *want,
     struct order o = {.listen = want};
     struct sock *s = find(want);
     struct netns_answer a;
+    int on = 1;
 
     if (s == NULL && nsocks == SOCK_MAX) {
         *err = ENFILE;
@@ -166,6 +168,10 @@ sock_listen(const struct netns *ns, const struct tn_admin_listen *want,
         }
         s = add(want, a.fds[0]);
     }
+    /* One that becomes the first of a group lets the others in. */
+    if (want->reuseport && !s->key.reuseport)
+        s->key.reuseport = setsockopt(s->fd, SOL_SOCKET, SO_REUSEPORT, &on,
+                               sizeof(on)) == 0;
     hold(s, slot);
     return s->fd;
 }
