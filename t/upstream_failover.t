@@ -13,8 +13,17 @@ use Test::Tailnet::App qw(start_app);
 my $t = Test::Tailnet->new;
 
 my $web = $t->nginx_node('web');
-my ($alpha, $beta, $hole) = map { $t->node($_) } qw(alpha beta hole);
-$t->netmap('web.json', self => $web, peers => [$alpha, $beta, $hole]);
+my ($alpha, $beta, $hole, $off) = map { $t->node($_) } qw(alpha beta hole off);
+$off = { %$off, online => 0 };
+my $html = $t->testdir . '/html';
+mkdir $html;
+$t->write_file('html/busy', 'x' x (1 << 20));
+
+sub netmap (@more) {
+    $t->netmap('web.json', self => $web,
+        peers => [$alpha, $beta, $hole, $off, @more]);
+}
+netmap;
 
 $t->write_config(<<'EOF');
 tailnet_engine binary=%%TAILNETD%%;
@@ -46,8 +55,12 @@ http {
         tailnet_server beta:8000;
     }
     upstream busy {
-        tailnet_server alpha:8000 max_conns=1;
+        tailnet_server alpha:8001 max_conns=1;
         server 127.0.0.1:8100 backup;
+    }
+    upstream last {
+        tailnet_server off:9;
+        server 127.0.0.1:8100 down;
     }
     proxy_connect_timeout 300ms;
     server {
@@ -65,11 +78,10 @@ http {
 EOF
 $t->run;
 $t->start_wgpeer($_, peers => [$web]) for $alpha, $beta, $hole;
-my $app = start_app($t, 'alpha', answer => 'root /; limit_rate 20;');
+my $app = start_app($t, 'alpha');
+start_app($t, 'alpha', port => 8001, answer => "root $html; limit_rate 20k;");
 start_app($t, 'beta');
 start_app($t, 'host', name => 'lan', port => 8100);
-$app->stop;
-$app = start_app($t, 'alpha');
 
 sub asks ($up, @more) {
     return $t->http_get('host', "http://127.0.0.1:8080/$up", @more);
@@ -117,5 +129,22 @@ ok(Test::Tailnet::Process::until_true(5,
 
 @asked = map { asks('patient')->header('x-upstream') } 1 .. 10;
 is(grep(/^$a/, @asked), 3, 'max_fails=3') or diag("@asked");
+
+# A server that is "down" is no other server.
+is(asks('last')->header('x-upstream'), '100.64.0.5:9',
+    'one that is offline is asked, since the others are down');
+
+# Connections are counted over the changes of the netmap.
+my $slow = $t->fetch('host', 'http://127.0.0.1:8080/busy');
+ok($slow->wait_received(1, 10), 'an answer that takes its time');
+answers('busy', 'lan', $lan, 'max_conns: the backup');
+netmap($t->node('new'));
+ok(Test::Tailnet::Process::until_true(5,
+    sub { $t->ctl('status')->{output} =~ /new/ }), 'another netmap');
+answers('busy', 'lan', $lan, 'max_conns: still the backup');
+$slow->stop;
+ok(Test::Tailnet::Process::until_true(10, sub {
+    return asks('busy', timeout => 1)->header('x-upstream') eq "$a:8001";
+}), 'a connection that ends is counted off');
 
 $t->done_testing;

@@ -15,6 +15,8 @@
 
 typedef struct {
     ngx_tailnet_wait_t               wait;
+    ngx_http_tailnet_upstream_conf_t  *ucf;
+    ngx_http_tailnet_set_t          *set;
     void                            *data;
     ngx_event_get_peer_pt            get;
     ngx_event_free_peer_pt           free;
@@ -140,6 +142,8 @@ ngx_http_tailnet_upstream_init_peer(ngx_http_request_t *r,
 
     pc = &r->upstream->peer;
 
+    p->ucf = ucf;
+    p->set = set;
     p->data = pc->data;
     p->get = pc->get;
     p->free = pc->free;
@@ -207,6 +211,10 @@ ngx_http_tailnet_upstream_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_http_tailnet_peer_t *p = data;
 
     ngx_tailnet_connect_cancel(&p->wait);
+
+    if (p->ucf->set && p->ucf->set != p->set) {
+        ngx_http_tailnet_upstream_uncount(p->set, p->ucf->set, pc->name);
+    }
 
     p->free(pc, p->data, state);
 }

@@ -45,11 +45,16 @@ typedef struct {
  * own if a name has variables; NULL only if there is no memory or a variable
  * fails.  Who keeps it counts itself in set->refs.
  *
+ * ngx_http_tailnet_upstream_uncount(): a request of "set" is done with the peer
+ * whose name this is; "current" has its connection in "conns", too.
+ *
  * ngx_http_tailnet_upstream_release() is for ngx_pool_cleanup_t.handler, too.
  */
 
 ngx_http_tailnet_set_t *ngx_http_tailnet_upstream_set(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us, ngx_http_tailnet_upstream_conf_t *ucf);
+void ngx_http_tailnet_upstream_uncount(ngx_http_tailnet_set_t *set,
+    ngx_http_tailnet_set_t *current, ngx_str_t *name);
 void ngx_http_tailnet_upstream_release(void *data);
 
 

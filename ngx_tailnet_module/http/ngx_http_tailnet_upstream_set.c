@@ -3,9 +3,9 @@
  * The peers that the servers of an upstream stand for.
  *
  * Each worker keeps a set for each upstream that has a tailnet_server and
- * makes it anew when a snapshot has changed; failures and sessions move to
- * the next set.  A name with variables is looked up for each request, in a
- * set of the request's own.
+ * makes it anew when a snapshot has changed; failures, connections under way
+ * and sessions move to the next set.  A name with variables is looked up for
+ * each request, in a set of the request's own.
  *
  * Mesh addresses carry the number of their node (see ngx_tailnet.h): it tells
  * the outermost get handler that the connection is to be made in that node's
@@ -184,7 +184,7 @@ ngx_http_tailnet_upstream_build(ngx_http_request_t *r,
         return NULL;
     }
 
-    if (b.group[0]->number == 0 && b.group[1]->number == 0) {
+    if (b.group[0]->tries == 0 && b.group[1]->tries == 0) {
         b.offline = 1;
 
         if (ngx_http_tailnet_upstream_build_servers(&b) != NGX_OK) {
@@ -661,7 +661,7 @@ ngx_http_tailnet_upstream_sid(ngx_http_tailnet_build_t *b,
 }
 
 
-/* "conns" stays: requests under way count down where they counted up */
+/* requests under way count down in both: ngx_http_tailnet_upstream_uncount() */
 
 static void
 ngx_http_tailnet_upstream_inherit(ngx_http_tailnet_set_t *set,
@@ -692,6 +692,7 @@ ngx_http_tailnet_upstream_inherit(ngx_http_tailnet_set_t *set,
 
             from = o->next;
 
+            n->conns = o->conns;
             n->fails = o->fails;
             n->accessed = o->accessed;
             n->checked = o->checked;
@@ -737,6 +738,35 @@ ngx_http_tailnet_upstream_same(ngx_http_upstream_rr_peer_t *peer,
     }
 
     return NULL;
+}
+
+
+void
+ngx_http_tailnet_upstream_uncount(ngx_http_tailnet_set_t *set,
+    ngx_http_tailnet_set_t *current, ngx_str_t *name)
+{
+    ngx_http_upstream_rr_peer_t   *peer;
+    ngx_http_upstream_rr_peers_t  *peers, *group;
+
+    for (peers = set->peers, group = current->peers;
+         peers && group;
+         peers = peers->next, group = group->next)
+    {
+        for (peer = peers->peer; peer; peer = peer->next) {
+
+            if (&peer->name != name) {
+                continue;
+            }
+
+            peer = ngx_http_tailnet_upstream_same(peer, group, group->peer);
+
+            if (peer && peer->conns) {
+                peer->conns--;
+            }
+
+            return;
+        }
+    }
 }
 
 
