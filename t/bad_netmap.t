@@ -21,6 +21,7 @@ tailnet_node web {
     private_key  web.key;
     port         41641;
 }
+worker_processes 2;
 events { }
 http {
     server {
@@ -71,6 +72,10 @@ ok($t->nginx_command('-t', '-c', $t->testdir . '/nginx.conf')->{ok},
     'nginx -t does not look into the netmap');
 $t->run;
 ok($t->wait_for_log($bad{'a syntax error'}[1]), 'a syntax error is in the log');
+my $unknown = qr/no snapshot of node "web" yet/;
+ok($t->wait_for_log(qr/\[$_\].* $unknown/, 5), "peers are not known: $_")
+    for qw(warn info);
+is(() = $t->read_log =~ /\[warn\].* $unknown/g, 1, 'one worker warns');
 is($t->http_get('host', $lan)->status, 200, 'the LAN is served');
 
 for my $name (sort keys %bad) {

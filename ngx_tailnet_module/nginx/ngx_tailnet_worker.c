@@ -17,6 +17,10 @@
 #define NGX_TAILNET_WORKER_RETRY  1000      /* ms */
 #define NGX_TAILNET_WORKER_TIMER  86400000  /* ms, the longest one */
 
+/* what all workers see alike only the first one says aloud */
+
+#define ngx_tailnet_worker_level(level)  (ngx_worker ? NGX_LOG_INFO : (level))
+
 
 typedef struct {
     ngx_str_t           *name;
@@ -330,7 +334,7 @@ static void
 ngx_tailnet_worker_wait(ngx_cycle_t *cycle)
 {
     int              n, left;
-    ngx_uint_t       i;
+    ngx_uint_t       i, level;
     struct pollfd    pfd;
     struct timespec  ts;
     int64_t          now, end;
@@ -386,7 +390,9 @@ ngx_tailnet_worker_wait(ngx_cycle_t *cycle)
         if (ngx_tailnet_worker_node[i].snap.base == NULL
             && !ngx_tailnet_worker_node[i].answered)
         {
-            ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+            level = ngx_tailnet_worker_level(NGX_LOG_WARN);
+
+            ngx_log_error(level, cycle->log, 0,
                           "tailnet: no snapshot of node \"%V\" yet, "
                           "its peers are unknown until it comes",
                           ngx_tailnet_worker_node[i].name);
@@ -638,8 +644,12 @@ ngx_tailnet_worker_expiry_handler(ngx_event_t *ev)
 {
     ngx_tailnet_worker_node_t *node = ev->data;
 
+    ngx_uint_t  level;
+
     if (node->snap.head.self_expiry <= (int64_t) ngx_time()) {
-        ngx_log_error(NGX_LOG_ERR, ev->log, 0,
+        level = ngx_tailnet_worker_level(NGX_LOG_ERR);
+
+        ngx_log_error(level, ev->log, 0,
                       "tailnet: the key of node \"%V\" has expired, "
                       "no peer is known any more", node->name);
     }

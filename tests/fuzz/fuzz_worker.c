@@ -32,6 +32,7 @@ ngx_event_actions_t ngx_event_actions;
 ngx_uint_t ngx_event_flags;
 ngx_rbtree_t ngx_event_timer_rbtree;
 ngx_uint_t ngx_exiting;
+ngx_uint_t ngx_worker;
 
 static struct {
     int hello, peer; /* tailnetd's: the hello-only one, and the channel */
