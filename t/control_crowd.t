@@ -7,6 +7,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use List::Util qw(min);
+use POSIX qw(strftime);
 use Test::More;
 use Test::Tailnet;
 use Test::Tailnet::App qw(start_app);
@@ -52,6 +53,14 @@ http {
             tailnet_acl accept tag:gpu;
             add_header X-Node \$tailnet_node;
             root %%TESTDIR%%/html;
+        }
+        location = /who {
+            tailnet_acl accept *;
+            add_header X-User \$tailnet_user;
+            add_header X-Caps \$tailnet_caps;
+            add_header X-Self \$tailnet_self_name;
+            root %%TESTDIR%%/html;
+            try_files /index.html =404;
         }
         location /gpu {
             proxy_pass http://gpu;
@@ -133,6 +142,58 @@ $control->message('webserver', { PeersChangedPatch => [
     { NodeID => 77, KeyExpiry => '2090-01-01T00:00:00Z' }] });
 becomes('app', 'and has not, after all');
 is($t->wait_http('alice', "http://$self/", PATIENCE)->status, 200, 'she is let in');
+
+# ---- so does what is not about one peer ----
+
+sub says ($header, $test, $what) {
+    my $says = '';
+
+    ok(Test::Tailnet::Process::until_true(PATIENCE, sub {
+        my $r = $t->http_get('alice', "http://$self/who", timeout => 5);
+        $says = $r->status == 200 ? $r->header($header) // '' : $r->status;
+        return $says =~ $test;
+    }), $what) or diag($says);
+}
+
+sub rules ($rules) {
+    $control->message('webserver', { PacketFilters => { more => $rules } });
+}
+
+sub grant ($value) {
+    return [{ SrcIPs => ['100.64.9.77'], CapGrant => [{ Dsts => ["$self/32"],
+        CapMap => { 'example.com/x' => [$value] } }] }];
+}
+
+my %person = (%row, User => 4711);
+delete $person{Tags};
+$control->message('webserver', { PeersChanged => [\%person],
+    UserProfiles => [{ ID => 4711, LoginName => 'alice@example.com' }] });
+says('x-user', qr/^alice\@example\.com$/, 'a user');
+$control->message('webserver', {
+    UserProfiles => [{ ID => 4711, LoginName => 'lisa@example.com' }] });
+says('x-user', qr/^lisa\@example\.com$/, 'who has another name');
+rules(grant('one'));
+says('x-caps', qr/one/, 'a capability');
+rules(grant('two'));
+says('x-caps', qr/two/, '... that becomes another');
+rules(undef);
+says('x-caps', qr/^(?!.*two)/, '... and goes');
+$control->message('webserver', { Node => { $known->{Node}->%*,
+    Name => 'other.tailnet.test.' } });
+says('x-self', qr/^other\./, 'the node has another name');
+$control->message('webserver', { Node => $known->{Node} });
+says('x-self', qr/^webserver\./, '... and its own again');
+$control->message('webserver', { PeersChangedPatch => [{ NodeID => 77,
+    KeyExpiry => strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time + 4)) }] });
+says('x-user', qr/^lisa/, 'she is let in while her key lasts');
+ok(Test::Tailnet::Process::until_true(PATIENCE, sub {
+    $t->http_get('alice', "http://$self/who", timeout => 2)->status != 200
+}), '... and not when its time is over');
+$control->message('webserver', { PeersChangedPatch => [
+    { NodeID => 77, KeyExpiry => '2090-01-01T00:00:00Z' }] });
+says('x-user', qr/^lisa/, '... but with a longer one');
+$control->message('webserver', { PeersChanged => [\%row] });
+becomes('app', 'with her tags again');
 
 # ---- all of them are shown, and nobody waits for that ----
 

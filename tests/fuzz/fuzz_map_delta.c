@@ -283,6 +283,32 @@ hear(struct follower *f, const struct netmap_changes *c)
         FUZZ_MUST(c->rows[i] < f->n);
 }
 
+/* What is not said to be another is as it was; what ${was} points to is there
+ * until the next message. */
+static void
+hear_rest(const struct netmap *was, const struct netmap *nm,
+    const struct netmap_changes *c)
+{
+    unsigned i;
+    size_t k;
+
+    FUZZ_MUST(c->self == NULL || c->self == &nm->self);
+    FUZZ_MUST(
+        c->self != NULL ||
+        (was->domain == nm->domain && was->self.online == nm->self.online &&
+            was->self.key_expiry == nm->self.key_expiry &&
+            netmap_same_standing(&was->self, &nm->self)));
+    FUZZ_MUST(c->derp == (was->derp != nm->derp));
+    FUZZ_MUST(c->rules || (was->rules == nm->rules && !c->grants));
+    for (i = 0; i < was->nusers; i++) {
+        const struct netmap_user *u = netmap_user(nm, was->users[i].id);
+
+        for (k = 0; k < c->nusers && c->users[k] != u->id; k++)
+            ;
+        FUZZ_MUST(k < c->nusers || netmap_same_user(u, &was->users[i]));
+    }
+}
+
 static int
 by_id(const void *a, const void *b)
 {
@@ -314,19 +340,26 @@ static void
 follow(struct map_state *s, struct follower *f, const struct netmap *nm,
     const struct map_settings *settings)
 {
+    struct netmap was = f->nm == NULL ? (struct netmap){0} : *f->nm;
     struct netmap_changes c;
     size_t len, len_now;
     char *text, *now;
 
+    was.users = calloc(was.nusers + 1, sizeof(*was.users));
+    FUZZ_MUST(was.users != NULL);
+    if (was.nusers > 0)
+        memcpy(was.users, f->nm->users, was.nusers * sizeof(*was.users));
     if (map_state_update(s, settings, &c)) {
         FUZZ_MUST(f->nm != NULL);
         hear(f, &c);
+        hear_rest(&was, f->nm, &c);
     } else {
         netmap_free(f->nm);
         f->nm = map_state_netmap(s, settings);
         FUZZ_MUST(f->nm != NULL);
         map_state_follow(s, f->nm);
     }
+    free(was.users);
     look(f);
     check(s, f->nm);
     text = ordered(f->nm, &len);

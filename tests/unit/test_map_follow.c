@@ -7,7 +7,7 @@
 /* links: tailnetd/control/map_json_derp.c */
 /* links: tailnetd/engine/netmap.c tailnetd/engine/keytext.c */
 /* links: tailnetd/engine/span.c core/tn_addr.c */
-/* libs: -ljansson -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc */
+/* libs: -ljansson */
 /*
  * test_map_follow.c: a netmap that follows is, whatever messages say, the one
  * that is made anew, and what is said of its changes leads from what it was to
@@ -19,14 +19,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../../ngx_tailnet_module/tailnetd/control/map_state.h"
-#include "oom.h"
 
 #define PEERS 24
 #define STEPS 6000
@@ -42,6 +39,9 @@ struct model {
 static const struct map_settings *settings;
 static struct model peers[PEERS];
 static int names[PEERS]; /* of users; 0: no profile was told */
+static struct own {
+    int name, tag, expiry, port, domain, rule, derp;
+} own; /* the node itself, and what is not about nodes */
 static unsigned seed;
 
 static int
@@ -53,10 +53,41 @@ roll(int n)
 
 /* ---- messages ---- */
 
-static const char self_text[] =
-    "\"Node\":{\"ID\":1000,\"Name\":\"me.t.\",\"User\":3,\"Key\":\"nodekey:"
-    "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\","
-    "\"Addresses\":[\"100.64.0.5/32\"],\"MachineAuthorized\":true}";
+#define OWN_KEY          \
+    "\"Key\":\"nodekey:" \
+    "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\""
+
+static size_t
+put_own_node(char *p)
+{
+    return (size_t)sprintf(p,
+        "\"Node\":{\"ID\":1000,\"Name\":\"me%d.t.\",\"User\":3," OWN_KEY ","
+        "\"Addresses\":[\"100.64.0.5/32\"],\"MachineAuthorized\":true,"
+        "\"Tags\":[\"tag:own%d\"],\"Endpoints\":[\"10.9.9.9:%d\"],"
+        "\"KeyExpiry\":\"20%d-01-01T00:00:00Z\"}",
+        own.name, own.tag, 1 + own.port, 50 + own.expiry);
+}
+
+/* Every third is another one that grants. */
+static size_t
+put_rules(char *p)
+{
+    return (size_t)sprintf(p,
+        "\"PacketFilter\":[{\"SrcIPs\":[\"100.64.0.%d\"],\"DstPorts\":[{\"IP\":"
+        "\"*\",\"Ports\":{\"First\":1,\"Last\":9}}]},{\"SrcIPs\":[\"*\"],"
+        "\"CapGrant\":[{\"Dsts\":[\"100.64.0.5/32\"],\"CapMap\":{\"c\":[%d]"
+        "}}]}]",
+        own.rule, own.rule / 3);
+}
+
+static size_t
+put_derp(char *p)
+{
+    return (size_t)sprintf(p,
+        "\"DERPMap\":{\"Regions\":{\"1\":{\"RegionID\":1,\"RegionCode\":"
+        "\"r%d\",\"Nodes\":[]}}}",
+        own.derp);
+}
 
 static size_t
 put_peer(char *p, int i)
@@ -108,8 +139,16 @@ say_all(char *text, bool self)
     const char *comma = "";
     char *p = text;
 
-    p += sprintf(p, "{%s%s\"Peers\":[", self ? self_text : "",
-        self ? ",\"PacketFilter\":[]," : "");
+    p += sprintf(p, "{\"Domain\":\"d%d\",", own.domain);
+    p += put_rules(p);
+    *p++ = ',';
+    p += put_derp(p);
+    *p++ = ',';
+    if (self) {
+        p += put_own_node(p);
+        *p++ = ',';
+    }
+    p += sprintf(p, "\"Peers\":[");
     for (int i = 0; i < PEERS; i++) {
         if (!peers[i].there)
             continue;
@@ -192,13 +231,51 @@ say_patch(char *text, int i)
     strcpy(p, "}]}");
 }
 
+static void
+say_own(char *text)
+{
+    char *p = text;
+
+    *p++ = '{';
+    switch (roll(7)) {
+    case 0:
+        own.rule = roll(9);
+        p += put_rules(p);
+        break;
+    case 1:
+        own.derp = roll(3);
+        p += put_derp(p);
+        break;
+    case 2:
+        own.domain = roll(3);
+        p += sprintf(p, "\"Domain\":\"d%d\"", own.domain);
+        break;
+    case 3:
+        own.name = roll(3);
+        p += put_own_node(p);
+        break;
+    case 4:
+        own.tag = roll(3);
+        p += put_own_node(p);
+        break;
+    case 5:
+        own.expiry = roll(3);
+        p += put_own_node(p);
+        break;
+    default:
+        own.port = roll(3);
+        p += put_own_node(p);
+    }
+    strcpy(p, "}");
+}
+
 /* A new user, mostly: of such as peers have already, or of none. */
 static void
 say_user(char *text)
 {
     int u = 1 + roll(PEERS - 1);
 
-    if (names[u] != 0 && roll(8) != 0) {
+    if (names[u] != 0 && roll(4) != 0) {
         sprintf(text, "{\"Domain\":\"\"}");
         return;
     }
@@ -212,6 +289,10 @@ say_something(char *text)
 {
     int i = roll(PEERS), what = roll(400);
 
+    if (roll(8) == 0) {
+        say_own(text);
+        return;
+    }
     if (what < 120) {
         say_peer(text, i);
     } else if (what < 240 && peers[i].there) {
@@ -272,6 +353,12 @@ same(const struct netmap *a, const struct netmap *b)
             fail_msg("%s is not %s: %u, %u routes", x[i].name, y[i].name,
                 x[i].nallowed_ips, y[i].nallowed_ips);
     }
+    assert_true(netmap_same_standing(&a->self, &b->self));
+    assert_true(netmap_same_whereabouts(&a->self, &b->self));
+    assert_string_equal(a->domain, b->domain);
+    assert_string_equal(a->derp->regions[0].code, b->derp->regions[0].code);
+    assert_true(a->has_rules && b->has_rules);
+    assert_true(netmap_same_rules(a->rules, a->nrules, b->rules, b->nrules));
     assert_int_equal(a->nusers, b->nusers);
     for (unsigned i = 0; i < a->nusers; i++)
         assert_true(netmap_same_user(&a->users[i], &b->users[i]));
@@ -284,7 +371,9 @@ same(const struct netmap *a, const struct netmap *b)
 struct hearer {
     struct netmap *nm;
     struct netmap_node rows[SHOWN]; /* keys, and what changes in rows */
-    unsigned n, updated, whole, came, went;
+    struct own own;
+    int names[PEERS];
+    unsigned n, updated, whole, came, went, renamed, regranted;
 };
 
 static void
@@ -292,6 +381,33 @@ look(struct hearer *h)
 {
     memcpy(h->rows, h->nm->peers, h->nm->npeers * sizeof(h->rows[0]));
     h->n = h->nm->npeers;
+    h->own = own;
+    memcpy(h->names, names, sizeof(names));
+}
+
+/* What is not about peers. */
+static void
+hear_rest(struct hearer *h, const struct netmap_changes *c)
+{
+    const struct own *had = &h->own;
+    size_t k;
+
+    if (had->name != own.name || had->tag != own.tag ||
+        had->expiry != own.expiry || had->domain != own.domain)
+        assert_ptr_equal(c->self, &h->nm->self);
+    if (had->derp != own.derp)
+        assert_true(c->derp);
+    if (had->rule != own.rule)
+        assert_true(c->rules);
+    assert_true(c->grants == (had->rule / 3 != own.rule / 3));
+    h->regranted += c->grants;
+    for (int u = 0; u < PEERS; u++) {
+        for (k = 0; k < c->nusers && c->users[k] != u; k++)
+            ;
+        if (h->names[u] != 0 && h->names[u] != names[u])
+            assert_true(k < c->nusers);
+        h->renamed += k < c->nusers;
+    }
 }
 
 static void
@@ -322,6 +438,7 @@ bring_up(struct map_state *s, struct hearer *h)
 
     if (map_state_update(s, settings, &c)) {
         hear(h, &c);
+        hear_rest(h, &c);
         h->updated++;
     } else {
         h->nm = map_state_netmap(s, settings);
@@ -389,9 +506,11 @@ run(const struct map_settings *with, unsigned from)
             apply(s, text);
         }
     }
-    print_message("# %u updated: %u came, %u went; %u whole\n", h.updated,
-        h.came, h.went, h.whole);
+    print_message("# %u updated: %u came, %u went, %u renamed, %u other "
+                  "grants; %u whole\n",
+        h.updated, h.came, h.went, h.renamed, h.regranted, h.whole);
     assert_true(h.updated > STEPS / 3 && h.came > 1000 && h.went > 1000);
+    assert_true(h.renamed > STEPS / 100 && h.regranted > STEPS / 100);
     assert_true(h.whole > STEPS / 100);
     netmap_free(kept);
     netmap_free(h.nm);
@@ -413,474 +532,11 @@ random_messages(void **state)
     run(&three, 3);
 }
 
-/* ---- one by one ---- */
-
-static struct map_state *
-begin(
-    const char *peers_text, const struct map_settings *with, struct netmap **nm)
-{
-    struct map_state *s = map_state_new();
-    char *text = malloc(TEXT);
-
-    settings = with;
-    sprintf(
-        text, "{%s,\"PacketFilter\":[],\"Peers\":[%s]}", self_text, peers_text);
-    apply(s, text);
-    *nm = map_state_netmap(s, settings);
-    map_state_follow(s, *nm);
-    free(text);
-    return s;
-}
-
-static const char two_peers[] =
-    "{\"ID\":1,\"Name\":\"a.t.\",\"User\":7,\"Key\":\"nodekey:"
-    "0000000000000000000000000000000000000000000000000000000000000001\","
-    "\"Addresses\":[\"100.64.0.1/32\"],\"AllowedIPs\":[\"100.64.0.1/32\","
-    "\"100.64.0.9/32\"]},"
-    "{\"ID\":2,\"Name\":\"b.t.\",\"Key\":\"nodekey:"
-    "0000000000000000000000000000000000000000000000000000000000000002\","
-    "\"Addresses\":[\"100.64.0.2/32\"]}";
-
-static const char third[] =
-    "{\"PeersChanged\":[{\"ID\":3,\"Name\":\"c.t.\",\"Key\":\"nodekey:"
-    "0000000000000000000000000000000000000000000000000000000000000003\","
-    "\"Addresses\":[\"100.64.0.9/32\"]}]}";
-
-static const struct map_settings accept = {
-    .accept_routes = true, .exit_node = ""};
-
-static const struct map_settings none = {.exit_node = ""};
-
-static size_t
-shown(struct map_state *s)
-{
-    struct netmap *nm = map_state_netmap(s, settings);
-    size_t n = nm->npeers;
-
-    netmap_free(nm);
-    return n;
-}
-
-/* An address that is told twice is lost once, and won back. */
-static void
-told_twice(void **state)
-{
-    static const char twice[] =
-        "{\"PeersChanged\":[{\"ID\":3,\"Name\":\"c.t.\",\"Key\":\"nodekey:"
-        "0000000000000000000000000000000000000000000000000000000000000003\","
-        "\"Addresses\":[\"100.64.0.2/32\",\"100.64.0.2/32\"]}]}";
-    struct netmap *nm;
-    struct map_state *s = begin(two_peers, &none, &nm);
-
-    (void)state;
-    apply(s, twice);
-    assert_int_equal(shown(s), 2);
-    assert_int_equal(map_state_counts(s).contested, 1);
-    apply(s, "{\"PeersRemoved\":[2]}");
-    assert_int_equal(shown(s), 2);
-    assert_int_equal(map_state_counts(s).contested, 0);
-    apply(s, "{\"PeersRemoved\":[3]}");
-    assert_int_equal(shown(s), 1);
-    assert_int_equal(map_state_counts(s).contested, 0);
-    netmap_free(nm);
-    map_state_free(s);
-}
-
-/* Of two with one route, whoever may talk has it. */
-static void
-expiry_of_one(void **state)
-{
-    static const char second[] =
-        "{\"PeersChanged\":[{\"ID\":4,\"Name\":\"d.t.\",\"Key\":\"nodekey:"
-        "0000000000000000000000000000000000000000000000000000000000000004\","
-        "\"Addresses\":[\"100.64.0.4/32\"],\"AllowedIPs\":[\"100.64.0.4/32\","
-        "\"100.64.0.9/32\"]}]}";
-    struct netmap_changes c;
-    struct netmap *nm;
-    struct map_state *s = begin(two_peers, &accept, &nm);
-
-    (void)state;
-    apply(s, second);
-    assert_false(map_state_update(s, &accept, &c));
-    netmap_free(nm);
-    nm = map_state_netmap(s, &accept);
-    map_state_follow(s, nm);
-    apply(s, "{\"PeersChangedPatch\":[{\"NodeID\":2,\"KeyExpiry\":"
-             "\"2001-01-01T00:00:00Z\"}]}");
-    assert_true(map_state_update(s, &accept, &c));
-    apply(s, "{\"PeersChangedPatch\":[{\"NodeID\":1,\"KeyExpiry\":"
-             "\"2001-01-01T00:00:00Z\"}]}");
-    assert_false(map_state_update(s, &accept, &c));
-    netmap_free(nm);
-    map_state_free(s);
-}
-
-/* A peer has an address, which is a route of another no more. */
-static void
-route_of_another(void **state)
-{
-    struct netmap_changes c;
-    struct netmap *nm;
-    struct map_state *s = begin(two_peers, &accept, &nm);
-
-    (void)state;
-    assert_int_equal(nm->peers[0].nallowed_ips, 2);
-    apply(s, third);
-    assert_true(map_state_update(s, &accept, &c));
-    assert_int_equal(c.ngone, 1);
-    assert_int_equal(c.nadded, 2);
-    assert_int_equal(c.nrows, 0);
-    assert_int_equal(nm->npeers, 3);
-    for (unsigned i = 0; i < 3; i++)
-        if (nm->peers[i].id == 1)
-            assert_int_equal(nm->peers[i].nallowed_ips, 1);
-    apply(s, "{\"PeersRemoved\":[3]}");
-    assert_true(map_state_update(s, &accept, &c));
-    assert_int_equal(nm->npeers, 2);
-    for (unsigned i = 0; i < 2; i++)
-        if (nm->peers[i].id == 1)
-            assert_int_equal(nm->peers[i].nallowed_ips, 2);
-    netmap_free(nm);
-    map_state_free(s);
-}
-
-/* Nobody has to hear of a peer that came and went between two updates. */
-static void
-came_and_went(void **state)
-{
-    struct netmap_changes c;
-    struct netmap *nm;
-    struct map_state *s = begin(two_peers, &accept, &nm);
-
-    (void)state;
-    apply(s, "{\"PeersRemoved\":[2]}");
-    apply(s, third);
-    apply(s, "{\"PeersRemoved\":[3]}");
-    assert_true(map_state_update(s, &accept, &c));
-    assert_int_equal(nm->npeers, 1);
-    apply(s, "{\"UserProfiles\":[{\"ID\":9,\"LoginName\":\"nine\"}]}");
-    assert_true(map_state_update(s, &accept, &c));
-    assert_int_equal(c.ngone + c.nadded + c.nrows, 0);
-    assert_string_equal(netmap_user(nm, 9)->login, "nine");
-    /* ... but of one whose user is known now. */
-    apply(s, "{\"UserProfiles\":[{\"ID\":7,\"LoginName\":\"seven\"}]}");
-    assert_true(map_state_update(s, &accept, &c));
-    assert_int_equal(c.ngone, 1);
-    assert_int_equal(c.nadded, 1);
-    netmap_free(nm);
-    map_state_free(s);
-}
-
-static const struct {
-    const char *message;
-    bool fits;
-} forms[] = {
-    {"{\"PeersRemoved\":[1,2]}", true},
-    {"{\"PeersRemoved\":[77]}", true},
-    {"{\"PeersChangedPatch\":[{\"NodeID\":1,\"CapMap\":{\"a\":null}}]}", true},
-    {"{\"UserProfiles\":[{\"ID\":8,\"LoginName\":\"u\"}]}", true},
-    {"{\"UserProfiles\":[{\"ID\":3,\"LoginName\":\"own\"}]}", false},
-    {"{\"Domain\":\"other\"}", false},
-    {"{\"PacketFilters\":{\"x\":[]}}", false},
-    {"{\"PacketFilter\":[]}", true},
-    {"{\"PacketFilters\":{\"base\":[]}}", true},
-    {"{\"PacketFilters\":{\"base\":null}}", false},
-    {"{\"PacketFilters\":{\"x\":null}}", true},
-    {"{\"PacketFilters\":{\"*\":null}}", false},
-    {"{\"PacketFilters\":{\"*\":null,\"x\":null}}", false},
-    {"{\"PacketFilters\":{\"*\":null,\"x\":[]}}", false},
-    {"{\"PacketFilters\":{\"*\":null,\"base\":[]}}", true},
-    {"{\"Peers\":[]}", true},
-    {"{\"DERPMap\":{\"Regions\":{\"1\":{\"RegionID\":1,\"Nodes\":[]}}}}",
-        false},
-    {"{\"Node\":{\"ID\":1000,\"Name\":\"new.t.\",\"Addresses\":"
-     "[\"100.64.0.5/32\"]}}",
-        false},
-    {"{\"PeersChanged\":[{\"ID\":9,\"Name\":\"x.t.\",\"Key\":\"nodekey:"
-     "0000000000000000000000000000000000000000000000000000000000000009\","
-     "\"Addresses\":[\"100.64.7.0/24\"]}]}",
-        false},
-    {"{\"PeersChanged\":[{\"ID\":9,\"Name\":\"x.t.\",\"Key\":\"nodekey:"
-     "0000000000000000000000000000000000000000000000000000000000000009\","
-     "\"UnsignedPeerAPIOnly\":true,\"Addresses\":[\"100.64.7.1/32\"]}]}",
-        false},
-    {"{\"PeersChanged\":[{\"ID\":9,\"Name\":\"x.t.\",\"Key\":\"nodekey:"
-     "0000000000000000000000000000000000000000000000000000000000000009\","
-     "\"Addresses\":[\"100.64.7.1/32\"],\"AllowedIPs\":[\"100.64.7.1/32\","
-     "\"100.64.0.9/32\"]}]}",
-        false},
-    {"{\"PeersChanged\":[{\"ID\":9,\"Name\":\"x.t.\",\"Key\":\"nodekey:"
-     "0000000000000000000000000000000000000000000000000000000000000009\","
-     "\"Addresses\":[\"100.64.7.1/32\"],\"AllowedIPs\":[\"100.64.7.1/32\","
-     "\"0.0.0.0/0\"]}]}",
-        true},
-};
-
-static void
-what_fits(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
-        struct netmap_changes c;
-        struct netmap *nm;
-        struct map_state *s = begin(two_peers, &accept, &nm);
-
-        apply(s, forms[i].message);
-        if (map_state_update(s, &accept, &c) != forms[i].fits)
-            fail_msg("%s", forms[i].message);
-        /* It says so until there is a new one. */
-        if (!forms[i].fits)
-            assert_false(map_state_update(s, &accept, &c));
-        netmap_free(nm);
-        map_state_free(s);
-    }
-}
-
-/* A rule, and what is another one. */
-#define RULE(srcs, ip, first, last, protos, dsts, cap, value)       \
-    "[{\"SrcIPs\":[" srcs "],\"DstPorts\":[{\"IP\":\"" ip           \
-    "\",\"Ports\":{\"First\":" first ",\"Last\":" last "}}]" protos \
-    "},{\"SrcIPs\":[\"*\"],\"CapGrant\":[{\"Dsts\":[\"" dsts        \
-    "\"],\"CapMap\":{\"" cap "\":[" value "]}}]}]"
-
-static const char *const rules[] = {
-    RULE("\"100.64.0.1\"", "*", "1", "9", "", "100.64.0.5/32", "c", "1"),
-    RULE("\"100.64.0.2\"", "*", "1", "9", "", "100.64.0.5/32", "c", "1"),
-    RULE("\"cap:c0\"", "*", "1", "9", "", "100.64.0.5/32", "c", "1"),
-    RULE("\"cap:c1\"", "*", "1", "9", "", "100.64.0.5/32", "c", "1"),
-    RULE("\"100.64.0.1\",\"cap:c0\"", "*", "1", "9", "", "100.64.0.5/32", "c",
-        "1"),
-    RULE("\"100.64.0.1\"", "100.64.0.5", "1", "9", "", "100.64.0.5/32", "c",
-        "1"),
-    RULE("\"100.64.0.1\"", "*", "2", "9", "", "100.64.0.5/32", "c", "1"),
-    RULE("\"100.64.0.1\"", "*", "1", "8", "", "100.64.0.5/32", "c", "1"),
-    RULE("\"100.64.0.1\"", "*", "1", "9", ",\"IPProto\":[6]", "100.64.0.5/32",
-        "c", "1"),
-    RULE("\"100.64.0.1\"", "*", "1", "9", ",\"IPProto\":[17]", "100.64.0.5/32",
-        "c", "1"),
-    RULE("\"100.64.0.1\"", "*", "1", "9", "", "100.64.0.6/32", "c", "1"),
-    RULE("\"100.64.0.1\"", "*", "1", "9", "", "100.64.0.5/32", "d", "1"),
-    RULE("\"100.64.0.1\"", "*", "1", "9", "", "100.64.0.5/32", "c", "2"),
-    "[]",
-};
-
-static void
-rules_again(void **state)
-{
-    enum { N = sizeof(rules) / sizeof(rules[0]) };
-    struct netmap_changes c;
-    struct netmap *nm;
-    struct map_state *s = begin(two_peers, &accept, &nm);
-    char text[1024];
-
-    (void)state;
-    for (unsigned i = 0; i < N; i++)
-        for (unsigned k = 0; k < N; k++) {
-            sprintf(text, "{\"PacketFilter\":%s}", rules[i]);
-            apply(s, text);
-            netmap_free(nm);
-            nm = map_state_netmap(s, &accept);
-            map_state_follow(s, nm);
-            sprintf(text, "{\"PacketFilters\":{\"base\":%s}}", rules[k]);
-            apply(s, text);
-            if (map_state_update(s, &accept, &c) != (i == k))
-                fail_msg("%s after %s", rules[k], rules[i]);
-        }
-    netmap_free(nm);
-    map_state_free(s);
-}
-
-/* More peers than it has room for; the exit node. */
-static void
-no_room(void **state)
-{
-    const struct map_settings exit = {.exit_node = "x"};
-    struct netmap_changes c;
-    struct netmap *nm;
-    struct map_state *s = begin("", &exit, &nm);
-    char *text = malloc(TEXT);
-    int i = 0;
-
-    (void)state;
-    do {
-        peers[0] = (struct model){.key = i + 1, .addr = 10};
-        sprintf(text,
-            "{\"PeersChanged\":[{\"ID\":%d,\"Name\":\"p.t.\",\"Key\":"
-            "\"nodekey:%064x\",\"Addresses\":[\"100.65.0.%d/32\"]}]}",
-            i + 1, i + 1, i + 1);
-        apply(s, text);
-        i++;
-    } while (map_state_update(s, &exit, &c));
-    assert_int_equal(i, 65);
-    assert_int_equal(nm->npeers, 64);
-    netmap_free(nm);
-    nm = map_state_netmap(s, &exit);
-    map_state_follow(s, nm);
-    apply(s, "{\"PeersChanged\":[{\"ID\":99,\"Name\":\"x.t.\",\"Key\":"
-             "\"nodekey:000000000000000000000000000000000000000000000000000000"
-             "0000000099\",\"Addresses\":[\"100.64.7.1/32\"],\"AllowedIPs\":["
-             "\"100.64.7.1/32\",\"0.0.0.0/0\"]}]}");
-    assert_false(map_state_update(s, &exit, &c));
-    netmap_free(nm);
-    nm = map_state_netmap(s, &exit);
-    map_state_follow(s, nm);
-    apply(s, "{\"PeersRemoved\":[99]}");
-    assert_false(map_state_update(s, &exit, &c));
-    netmap_free(nm);
-    map_state_free(s);
-    free(text);
-}
-
-/* Without memory nothing is changed, and a new one is right. */
-static void
-no_memory(void **state)
-{
-    struct netmap_changes c;
-    struct netmap *nm, *next;
-    struct map_state *s;
-    bool again = true;
-
-    (void)state;
-    for (long n = 0; again; n++) {
-        s = begin(two_peers, &accept, &nm);
-        apply(s, third);
-        oom_arm(n);
-        again = !map_state_update(s, &accept, &c);
-        oom_disarm();
-        assert_true(again == oom_fired);
-        if (again) {
-            assert_int_equal(nm->npeers, 2);
-            assert_false(nm->peers[0].own_routes);
-            next = map_state_netmap(s, &accept);
-            map_state_follow(s, next);
-            netmap_free(nm);
-            nm = next;
-        }
-        assert_int_equal(nm->npeers, 3);
-        netmap_free(nm);
-        map_state_free(s);
-    }
-}
-
-/* ---- what it costs ---- */
-
-/* What is gone is freed while the same netmap goes on following. */
-static void
-memory(void **state)
-{
-    struct netmap_changes c;
-    struct netmap *nm;
-    struct map_state *s = begin(two_peers, &none, &nm);
-    size_t before = 0;
-    char text[1024];
-
-    (void)state;
-    for (int i = 0; i < 20000; i++) {
-        sprintf(text,
-            "{\"PeersChanged\":[{\"ID\":3,\"Name\":\"n%d.t.\",\"Key\":"
-            "\"nodekey:%064x\",\"Addresses\":[\"100.64.0.9/32\"],"
-            "\"AllowedIPs\":[\"100.64.0.9/32\",\"10.0.0.0/8\"],"
-            "\"Endpoints\":[\"192.0.2.1:%d\"]}]}",
-            i, 3 + i % 2, i + 1);
-        apply(s, text);
-        assert_true(map_state_update(s, &none, &c));
-        sprintf(text,
-            "{\"PeersChangedPatch\":[{\"NodeID\":1,\"Endpoints\":"
-            "[\"192.0.2.7:%d\"]}]}",
-            i + 1);
-        apply(s, text);
-        assert_true(map_state_update(s, &none, &c));
-        assert_int_equal(c.nrows, 1);
-        if (i == 1000)
-            before = mallinfo2().uordblks;
-    }
-    /* With a sanitizer's malloc() both are 0. */
-    assert_true(mallinfo2().uordblks < before + 16384);
-    netmap_free(nm);
-    map_state_free(s);
-}
-
-static double
-us(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
-
-/* Microseconds for a peer that goes and one that comes, the least of some. */
-static double
-replace_cost(int n)
-{
-    char *list = malloc((size_t)n * 256 + 1), *p = list;
-    struct netmap_changes c;
-    struct map_state *s;
-    double best = 1e9, at;
-    struct netmap *nm;
-    char text[512];
-
-    for (int i = 1; i <= n; i++)
-        p += sprintf(p,
-            "%s{\"ID\":%d,\"Name\":\"p%d.t.\",\"Key\":\"nodekey:%064x\","
-            "\"Addresses\":[\"100.%d.%d.%d/32\"]}",
-            i == 1 ? "" : ",", i, i, i, 65 + (i >> 16), i >> 8 & 255, i & 255);
-    s = map_state_new();
-    {
-        char *all = malloc((size_t)(p - list) + 1024);
-
-        sprintf(
-            all, "{%s,\"PacketFilter\":[],\"Peers\":[%s]}", self_text, list);
-        apply(s, all);
-        free(all);
-    }
-    nm = map_state_netmap(s, &none);
-    map_state_follow(s, nm);
-    for (int i = 1; i <= 60; i++) {
-        sprintf(text,
-            "{\"PeersRemoved\":[%d],\"PeersChanged\":[{\"ID\":%d,\"Name\":"
-            "\"q%d.t.\",\"Key\":\"nodekey:%064x\",\"Addresses\":[\"100.99.%d.%d"
-            "/32\"]}]}",
-            i * 7, n + i, i, n + i, i >> 8, i & 255);
-        at = us();
-        apply(s, text);
-        assert_true(map_state_update(s, &none, &c));
-        at = us() - at;
-        best = at < best ? at : best;
-        assert_int_equal(c.ngone, 1);
-        assert_int_equal(c.nadded, 1);
-    }
-    netmap_free(nm);
-    map_state_free(s);
-    free(list);
-    return best;
-}
-
-static void
-cost(void **state)
-{
-    double few = replace_cost(1000), many = replace_cost(50000);
-
-    (void)state;
-    print_message("# 1000 peers: %.0f us, 50000: %.0f us\n", few, many);
-    assert_true(many < 10 * few + 100);
-}
-
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_messages),
-        cmocka_unit_test(told_twice),
-        cmocka_unit_test(expiry_of_one),
-        cmocka_unit_test(route_of_another),
-        cmocka_unit_test(came_and_went),
-        cmocka_unit_test(what_fits),
-        cmocka_unit_test(rules_again),
-        cmocka_unit_test(no_room),
-        cmocka_unit_test(no_memory),
-        cmocka_unit_test(memory),
-        cmocka_unit_test(cost),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -19,6 +19,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "../../ngx_tailnet_module/tailnetd/engine/node.h"
 #include "../../ngx_tailnet_module/tailnetd/engine/peers.h"
@@ -323,6 +324,72 @@ random_changes(void **state)
     end();
 }
 
+/* Time goes on for those whose keys then have expired. */
+static void
+keys_end(void **state)
+{
+    static uint32_t ended[PEERS_ENDED_MAX];
+    int64_t now = time(NULL);
+    struct netmap_changes c;
+    unsigned total = 0;
+
+    (void)state;
+    begin();
+    for (int step = 0; step < 2000; step++) {
+        unsigned n = 0;
+
+        change();
+        forgotten.n = 0;
+        assert_int_equal(peers_update(&node, &news), 0);
+        for (unsigned i = 0; i < nm.npeers; i++)
+            if (rows[i].key_expiry == 0 && rows[i].nallowed_ips == 0 &&
+                roll(8) == 0) {
+                rows[i].key_expiry = now - 5 + roll(6);
+                n++;
+            }
+        assert_true(peers_ended(&node, now - 6, now, ended, &c));
+        assert_int_equal(c.nrows, n);
+        assert_int_equal(c.ngone + c.nadded, 0);
+        forgotten.n = 0;
+        assert_int_equal(peers_update(&node, &c), 0);
+        check();
+        total += n;
+        for (unsigned i = 0; i < n; i++)
+            rows[ended[i]].key_expiry = 1; /* long ago, then */
+    }
+    assert_true(total > 500);
+    end();
+}
+
+/* One by one is not for all that happens. */
+static void
+keys_end_too(void **state)
+{
+    static struct netmap_node many[PEERS_ENDED_MAX + 1];
+    static uint32_t ended[PEERS_ENDED_MAX];
+    struct tn_prefix own = address(1), range = {own.addr, 112};
+    struct netmap all = {.peers = many, .npeers = PEERS_ENDED_MAX};
+    struct node n = {.netmap = &all};
+    struct netmap_changes c;
+
+    (void)state;
+    for (unsigned i = 0; i <= PEERS_ENDED_MAX; i++)
+        many[i].key_expiry = 100;
+    assert_true(peers_ended(&n, 99, 100, ended, &c));
+    assert_int_equal(c.nrows, PEERS_ENDED_MAX);
+    all.npeers++;
+    assert_false(peers_ended(&n, 99, 100, ended, &c));
+    assert_true(peers_ended(&n, 100, 101, ended, &c));
+    assert_true(peers_ended(&n, 98, 99, ended, &c));
+
+    all.npeers = 1;
+    many[0].addresses = many[0].allowed_ips = &own;
+    many[0].naddresses = many[0].nallowed_ips = 1;
+    assert_true(peers_ended(&n, 99, 100, ended, &c));
+    many[0].allowed_ips = &range;
+    assert_false(peers_ended(&n, 99, 100, ended, &c));
+}
+
 /* Another name, or other tags: who has a session goes on with it. */
 static void
 becomes_another(void **state)
@@ -435,6 +502,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_changes),
+        cmocka_unit_test(keys_end),
+        cmocka_unit_test(keys_end_too),
         cmocka_unit_test(becomes_another),
         cmocka_unit_test(flows_end),
         cmocka_unit_test(flows_end_too),

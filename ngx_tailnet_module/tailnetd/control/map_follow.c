@@ -12,7 +12,9 @@
  * ones, beginning with the last gap, so that none of them is moved itself, and
  * lets the new ones follow up.
  *
- * What depends on more than the peer itself makes a whole netmap: ->whole.
+ * What is not about peers (self, rules, users, DERP map) is taken as it is
+ * then. What may change peers that no message names makes a whole netmap:
+ * ->whole.
  */
 #include "map_follow.h"
 
@@ -58,13 +60,17 @@ map_follow_anew(struct map_state *s, uint32_t slot)
 }
 
 void
-map_follow_user(struct map_state *s, size_t index)
+map_follow_user(struct map_state *s, size_t index, bool had)
 {
     int64_t id = s->users[index].id;
 
     s->yard->behind = true;
     s->users_from = index < s->users_from ? index : s->users_from;
-    s->whole = s->whole || s->rows[MAP_SELF].user == id;
+    if (had) {
+        s->renamed[s->nrenamed++] = id;
+        return;
+    }
+    s->self = s->self || s->rows[MAP_SELF].user == id;
     for (uint32_t i = 1; s->nstrangers > 0 && i < s->nslots; i++) {
         if (!s->slots[i].stranger || s->rows[i].user != id)
             continue;
@@ -80,8 +86,9 @@ forget(struct map_state *s)
     for (uint32_t i = 0; i < s->nchanged; i++)
         s->slots[s->changed[i]].noted = false;
     s->nchanged = s->ngone = 0;
+    s->nrenamed = 0;
     s->users_from = SIZE_MAX;
-    s->yard->behind = s->whole = s->reroute = false;
+    s->yard->behind = s->whole = s->reroute = s->self = s->rules = false;
 }
 
 /* ---- routes ---- */
@@ -315,6 +322,34 @@ add_users(struct map_state *s, struct netmap *nm)
     s->users_from = SIZE_MAX;
 }
 
+static void
+take_self(
+    const struct map_state *s, struct netmap *nm, struct netmap_changes *c)
+{
+    int64_t expiry = nm->self.key_expiry;
+
+    c->derp = nm->derp != s->derp;
+    nm->derp = s->derp;
+    nm->domain = s->domain;
+    nm->self = s->rows[MAP_SELF];
+    if (s->self)
+        c->self = &nm->self;
+    else
+        nm->self.key_expiry = expiry; /* by another clock, perhaps */
+}
+
+static void
+take_rules(
+    struct netmap *nm, const struct netmap *made, struct netmap_changes *c)
+{
+    c->rules = true;
+    c->grants = !netmap_same_grants(
+        nm->rules, nm->nrules, made->rules, made->nrules);
+    netmap_drop_rules(nm);
+    nm->rules = made->rules;
+    nm->nrules = made->nrules;
+}
+
 static bool
 has_exit(const struct map_state *s, const struct netmap *nm)
 {
@@ -328,18 +363,24 @@ bool
 map_state_update(struct map_state *s, const struct map_settings *settings,
     struct netmap_changes *c)
 {
-    struct netmap *nm = s->yard->follower;
+    struct netmap *nm = s->yard->follower, made = {0};
     uint32_t count = 0, had;
 
     if (nm == NULL || s->whole || (s->reroute && settings->accept_routes) ||
-        s->nusers > s->users_room || has_exit(s, nm))
+        (s->rules && s->nunsigned > 0) || s->nusers > s->users_room ||
+        has_exit(s, nm))
         return false;
     had = nm->npeers;
-    if (!prepare(s, nm, settings, &count)) {
+    if (!prepare(s, nm, settings, &count) ||
+        (s->rules && map_inside_rules(s, &made) != 0)) {
         while (count > 0)
             drop_routes(&nm->peers[had + --count]);
         return false;
     }
+    memset(c, 0, sizeof(*c));
+    if (s->rules)
+        take_rules(nm, &made, c);
+    take_self(s, nm, c);
     remove_rows(s, nm);
     c->gone = s->gone;
     c->ngone = s->ngone;
@@ -348,7 +389,8 @@ map_state_update(struct map_state *s, const struct map_settings *settings,
     c->nrows = change_rows(s, nm);
     add_rows(s, nm, had, count);
     add_users(s, nm);
-    s->ngone = 0;
-    s->reroute = s->yard->behind = false;
+    c->users = s->renamed;
+    c->nusers = s->nrenamed;
+    forget(s);
     return true;
 }

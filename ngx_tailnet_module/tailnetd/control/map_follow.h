@@ -16,8 +16,9 @@
 void map_follow_note(struct map_state *s, uint32_t slot);
 void map_follow_anew(struct map_state *s, uint32_t slot);
 
-/* The user at ${index} is new; those behind it moved. */
-void map_follow_user(struct map_state *s, size_t index);
+/* The user at ${index} is new, and those behind it moved; or ${had}: it has
+ * another profile, and there is room for that. */
+void map_follow_user(struct map_state *s, size_t index, bool had);
 
 /* Rows that a netmap, of ${n} now, has room for. */
 uint32_t map_follow_room(size_t n);

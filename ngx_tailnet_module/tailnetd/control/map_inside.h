@@ -50,19 +50,27 @@ struct map_state {
 
     /* What the follower does not have yet. */
     bool whole;        /* more than what follows */
+    bool self;         /* it, or the domain, in a way that others notice */
+    bool rules;        /* they are others */
     bool reroute;      /* two have one route: whose it is may be another */
     uint32_t *changed; /* noted slots: room for all there are */
     uint32_t nchanged, changed_size;
     struct netmap_gone *gone; /* rows that it shows; their keys come later */
     uint32_t ngone;
     size_t users_from; /* the first user that is not where it was */
-    uint32_t *owners;  /* the slot of each row */
-    uint32_t room;     /* rows of it, owners, gone */
+    int64_t *renamed;  /* users whose profiles changed */
+    size_t nrenamed, renamed_size;
+    uint32_t *owners; /* the slot of each row */
+    uint32_t room;    /* rows of it, owners, gone */
     size_t users_room;
 };
 
 /* map_inside_grow(list, size, need, item): room for ${need} items of ${item}
  * bytes.  0, or -1: no memory. */
 int map_inside_grow(uint32_t *size, void **list, size_t need, size_t item);
+
+/* map_inside_rules(s, nm): the rules of ${nm}, which has none: all there are.
+ * 0, or -1: no memory. */
+int map_inside_rules(const struct map_state *s, struct netmap *nm);
 
 #endif

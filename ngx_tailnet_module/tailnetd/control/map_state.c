@@ -10,10 +10,9 @@
  * so it is freed when all earlier ones are gone.
  *
  * One netmap follows (map_follow.c): each slot that changes is noted for it,
- * and what a noted change replaces is shown by no other netmap that is younger,
- * and not by that once it is brought up to date.  A peer that comes whole is
- * compared with what is there first, since servers say it all for a new
- * endpoint.  What is not about single peers sets ->whole.
+ * and it does not show what was replaced once it is brought up to date.  A peer
+ * that comes whole is compared with what is there first, since servers say it
+ * all for a new endpoint.  What may concern all peers sets ->whole.
  */
 #include "map_state.h"
 
@@ -29,17 +28,8 @@
 static struct map_grave *
 bury(struct map_state *s)
 {
+    s->yard->behind = true;
     return map_yard_bury(s->yard, s->generation);
-}
-
-/* What the row was, or some of it, is shown by the follower at most. */
-static struct map_grave *
-bury_shown(struct map_state *s)
-{
-    struct map_grave *g = bury(s);
-
-    g->noted = true;
-    return g;
 }
 
 /* ---- room ---- */
@@ -117,6 +107,8 @@ reserve(struct map_state *s, const struct map_delta *d)
                    map_claim_reserve(s, nclaims) != 0 ||
                    grow((void **)&s->users, &s->users_size,
                        s->nusers + d->nusers, sizeof(*s->users)) != 0 ||
+                   grow((void **)&s->renamed, &s->renamed_size,
+                       s->nrenamed + d->nusers, sizeof(*s->renamed)) != 0 ||
                    grow((void **)&s->chunks, &s->chunks_size,
                        s->nchunks + d->nchunks, sizeof(*s->chunks)) != 0
                ? -1
@@ -133,7 +125,7 @@ take_endpoints(struct map_state *s, uint32_t slot, struct netmap_node *from)
     struct map_grave *g;
 
     if (row->endpoints != NULL) {
-        g = bury_shown(s);
+        g = bury(s);
         g->node.endpoints = row->endpoints;
     }
     row->endpoints = from->endpoints;
@@ -179,7 +171,7 @@ drop_peer(struct map_state *s, uint32_t slot)
     s->nunsigned -= s->rows[slot].unsigned_peerapi_only;
     s->ncontested -= of->lost > 0;
     s->nstrangers -= of->stranger;
-    bury_shown(s)->node = s->rows[slot];
+    bury(s)->node = s->rows[slot];
     memset(&s->rows[slot], 0, sizeof(s->rows[slot]));
     *of = (struct map_slot){
         .noted = of->noted, .next = s->free, .place = MAP_NONE};
@@ -254,19 +246,24 @@ add_peer(struct map_state *s, struct netmap_node *node)
 static void
 set_self(struct map_state *s, struct netmap_node *node)
 {
-    if (s->slots[MAP_SELF].used &&
-        netmap_same_standing(&s->rows[MAP_SELF], node) &&
-        netmap_same_whereabouts(&s->rows[MAP_SELF], node))
-        return;
-    s->whole = true;
-    if (s->slots[MAP_SELF].used) {
+    struct netmap_node *row = &s->rows[MAP_SELF];
+    bool had = s->slots[MAP_SELF].used;
+    bool same = had && netmap_same_place(row, node);
+
+    /* Where it is, it knows itself. */
+    s->self = s->self || !had || !netmap_same_standing(row, node) ||
+              row->online != node->online ||
+              row->key_expiry != node->key_expiry;
+    s->whole = s->whole || !same;
+    if (had && !same)
         map_claim_leave(s, MAP_SELF);
-        bury(s)->node = s->rows[MAP_SELF];
-    }
-    s->rows[MAP_SELF] = *node;
+    if (had)
+        bury(s)->node = *row;
+    *row = *node;
     memset(node, 0, sizeof(*node));
     s->slots[MAP_SELF].used = true;
-    map_claim_enter(s, MAP_SELF);
+    if (!same)
+        map_claim_enter(s, MAP_SELF);
 }
 
 static void
@@ -302,7 +299,7 @@ patch(struct map_state *s, struct map_patch *p)
     if (p->has_caps &&
         !netmap_same_texts(row->caps, row->ncaps, to->caps, to->ncaps)) {
         map_follow_anew(s, slot);
-        g = bury_shown(s);
+        g = bury(s);
         g->node.caps = row->caps;
         g->node.ncaps = row->ncaps;
         row->caps = to->caps;
@@ -329,7 +326,6 @@ merge_user(struct map_state *s, struct netmap_user *u)
     if (had && netmap_same_user(&s->users[at], u))
         return;
     if (had) {
-        s->whole = true;
         bury(s)->user = s->users[at];
     } else {
         memmove(&s->users[at + 1], &s->users[at],
@@ -338,8 +334,7 @@ merge_user(struct map_state *s, struct netmap_user *u)
     }
     s->users[at] = *u;
     memset(u, 0, sizeof(*u));
-    if (!had)
-        map_follow_user(s, at);
+    map_follow_user(s, at, had);
 }
 
 static void
@@ -442,7 +437,7 @@ set_filter(struct map_state *s, struct map_delta *d)
 {
     if (same_filter(s, d))
         return;
-    s->whole = true;
+    s->rules = true;
     s->has_rules = s->has_rules || d->has_rules;
     if (d->clear_chunks)
         while (s->nchunks > 0)
@@ -455,14 +450,13 @@ static void
 set_rest(struct map_state *s, struct map_delta *d)
 {
     if (d->derp != NULL) {
-        s->whole = true;
         bury(s)->derp = s->derp;
         s->derp = d->derp;
         d->derp = NULL;
     }
     if (d->domain != NULL && d->domain[0] != '\0' &&
         strcmp(d->domain, s->domain) != 0) {
-        s->whole = true;
+        s->self = true;
         bury(s)->bytes = s->domain;
         s->domain = d->domain;
         d->domain = NULL;
@@ -538,8 +532,8 @@ fill_peers(
     return 0;
 }
 
-static int
-fill_rules(struct map_state *s, struct netmap *nm)
+int
+map_inside_rules(const struct map_state *s, struct netmap *nm)
 {
     unsigned total = 0;
 
@@ -593,7 +587,7 @@ map_state_outline(struct map_state *s)
     nm->domain = s->domain;
     nm->derp = s->derp;
     nm->users = malloc(map_follow_room(s->nusers) * sizeof(*nm->users));
-    if (nm->users == NULL || fill_rules(s, nm) != 0) {
+    if (nm->users == NULL || map_inside_rules(s, nm) != 0) {
         netmap_free(nm);
         return NULL;
     }
@@ -657,6 +651,7 @@ free_state(struct map_state *s)
     free(s->gone);
     free(s->owners);
     free(s->users);
+    free(s->renamed);
     free(s->chunks);
     map_yard_free(s->yard);
     free(s);

@@ -5,8 +5,8 @@
  * complete, immutable netmap; what a row points to is shared between all
  * netmaps of a state and freed when the last one that shows it is gone, so a
  * message about one peer costs one copy of the rows, not of what they hold.
- * One netmap may follow the state: what messages change of peers, and who comes
- * or goes, is written into it, and costs no copy at all.
+ * One netmap may follow the state: what messages change, and who comes or goes,
+ * is written into it, and costs no copy at all.
  *
  * A node whose key or address another one has too, is not shown: of those that
  * claim it, this node wins, then the smallest ID.  Routes are shown as the
@@ -96,10 +96,12 @@ void map_state_follow(struct map_state *s, struct netmap *nm);
  * cap_version, disco key, endpoints.  What anything was before is freed by the
  * next message.
  *
+ * c->self may get another key_expiry, which it keeps while that is no news.
+ *
  * Returns false, and nothing is changed: there is none, and it takes a new one.
- * So it is too after a change of anything but peers and new users (self node,
- * rules that are others, DERP map, domain, the profile of a user), after a list
- * of all peers, and when peers come or go
+ * So it is too when the self node gets another key, address or suffix or is
+ * authorized or not any more, when rules change while a peer is not signed,
+ * after a list of all peers, and when peers come or go
  *   - of which two have one route, and routes are accepted (so too when the key
  *     of one of the two gets another expiry),
  *   - that are the exit node,

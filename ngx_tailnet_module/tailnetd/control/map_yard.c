@@ -18,17 +18,15 @@ exhume(struct map_grave *g)
 void
 map_yard_sweep(struct map_yard *y)
 {
-    uint64_t first = UINT64_MAX, other = UINT64_MAX;
     bool current = y->follower != NULL && !y->behind;
+    uint64_t first = UINT64_MAX;
     size_t kept = 0;
 
-    for (size_t i = 0; i < y->nlive; i++) {
-        first = y->live[i] < first ? y->live[i] : first;
+    for (size_t i = 0; i < y->nlive; i++)
         if (!current || y->live[i] != y->follower->generation)
-            other = y->live[i] < other ? y->live[i] : other;
-    }
+            first = y->live[i] < first ? y->live[i] : first;
     for (size_t i = 0; i < y->ngraves; i++) {
-        if (y->graves[i].generation <= (y->graves[i].noted ? other : first))
+        if (y->graves[i].generation <= first)
             exhume(&y->graves[i]);
         else
             y->graves[kept++] = y->graves[i];

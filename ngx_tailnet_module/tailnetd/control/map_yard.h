@@ -18,8 +18,7 @@ struct map_state;
 
 /* What no netmap from ${generation} on shows. */
 struct map_grave {
-    uint64_t generation;
-    bool noted; /* nor the follower, if that is not behind */
+    uint64_t generation; /* nor the follower, if that is not behind */
     struct netmap_node node;
     struct netmap_user user;
     struct netmap_rule *rules;
@@ -37,7 +36,7 @@ struct map_yard {
     uint64_t *live; /* generations of netmaps that exist */
     size_t nlive, live_size;
     struct netmap *follower; /* one of them, or NULL */
-    bool behind;             /* some noted change is not in it */
+    bool behind;             /* some change is not in it */
 };
 
 /* NULL: no memory.  map_yard_free(): with all that is in it. */

@@ -176,22 +176,19 @@ message(struct control *c, const char *text, size_t len)
 /* ---- netmaps ---- */
 
 static int64_t
-own_expiry(const struct netmap *nm)
+own_expiry(const struct netmap_node *self)
 {
-    return nm->self.expired ? 1 : nm->self.key_expiry;
+    return self->expired ? 1 : self->key_expiry;
 }
 
-/* The state that ${nm} puts the node into. */
+/* The state that the node is put into. */
 static void
-tell_state(struct control *c, struct netmap *nm, int64_t now)
+tell_state(struct control *c, const struct netmap_node *self, int64_t now)
 {
-    int64_t end = own_expiry(nm);
+    int64_t end = own_expiry(self);
 
-    if (!nm->self.authorized) {
-        /* Nobody may talk to it yet, whatever the message says. */
-        netmap_drop_peers(nm);
-        netmap_drop_rules(nm);
-    }
+    if (c->poll <= 0)
+        return; /* what came before its stream ended; that is the state */
     /* Headscale's nodes lose their approval with their key's end: no
      * administrator can give that back. */
     if (end != 0 && end <= now) {
@@ -200,7 +197,7 @@ tell_state(struct control *c, struct netmap *nm, int64_t now)
                 "the node's key has expired%s",
                 c->renewal.tries > 0 ? " and is not renewed: see the error log"
                                      : "");
-    } else if (!nm->self.authorized) {
+    } else if (!self->authorized) {
         session_set_state(c, CONTROL_WANTS_APPROVAL,
             "an administrator of the tailnet has to approve this node");
     } else if (!c->login.active || c->login.renewal) {
@@ -217,13 +214,13 @@ poll_renew_later(struct control *c)
 }
 
 static void
-plan_renewal(struct control *c, const struct netmap *nm, int64_t now)
+plan_renewal(struct control *c, const struct netmap_node *self, int64_t now)
 {
     bool has_source = c->node.auth_key[0] != '\0';
-    int64_t end = own_expiry(nm);
+    int64_t end = own_expiry(self);
 
     /* An administrator may be faster than a person at the login's URL. */
-    if (c->login.active && c->login.renewal &&
+    if (c->login.active && c->login.renewal && !c->login.wanted &&
         (end == 0 || (end > now && !has_source)))
         login_end(c);
     renewal_set(&c->renewal, end, has_source, now);
@@ -246,6 +243,33 @@ renew(void *arg)
     session_next(c);
 }
 
+/* Not when a netmap is told anew without a stream. */
+static void
+count_time(struct control *c)
+{
+    if (c->since == 0 && c->poll > 0)
+        c->since = loop_now();
+}
+
+static void
+take_self(struct control *c, struct netmap_node *self)
+{
+    int64_t now = session_wall(c), end = own_expiry(self);
+
+    plan_renewal(c, self, now);
+    tell_state(c, self, now);
+    if (end != 0 && c->skew != 0) /* the engine compares with our clock */
+        self->key_expiry = end - c->skew;
+}
+
+/* More than where peers are. */
+static bool
+is_more(const struct netmap_changes *c)
+{
+    return c->ngone + c->nadded + c->nusers > 0 || c->self != NULL || c->derp ||
+           c->rules;
+}
+
 /* What the last messages changed, if it is in the netmap that was given. */
 static bool
 yield_changes(struct control *c, const struct map_settings *settings)
@@ -255,14 +279,16 @@ yield_changes(struct control *c, const struct map_settings *settings)
     if (c->whole || c->state != CONTROL_RUNNING || c->skew != c->told_skew ||
         !map_state_update(c->map, settings, &changes))
         return false;
-    c->failures = 0;
-    if (changes.ngone + changes.nadded + changes.nrows == 0)
+    count_time(c);
+    if (!is_more(&changes) && changes.nrows == 0)
         return true;
     c->deltas++;
-    if (changes.ngone + changes.nadded > 0)
+    if (is_more(&changes))
         cache_soon(c);
     else
         cache_later(c);
+    if (changes.self != NULL)
+        take_self(c, changes.self);
     c->ops->changes(c->arg, &changes);
     return true;
 }
@@ -284,14 +310,15 @@ yield(void *arg)
         session_failed(c, 0, "out of memory for a netmap");
         return;
     }
-    c->failures = 0;
+    count_time(c);
     c->deltas++;
     cache_soon(c);
-    end = own_expiry(nm);
-    plan_renewal(c, nm, now);
-    tell_state(c, nm, now);
-    if (end != 0 && c->skew != 0) /* the engine compares with our clock */
-        nm->self.key_expiry = end - c->skew;
+    if (!nm->self.authorized) {
+        /* Nobody may talk to it yet, whatever the message says. */
+        netmap_drop_peers(nm);
+        netmap_drop_rules(nm);
+    }
+    take_self(c, &nm->self);
     c->whole = false;
     c->told_skew = c->skew;
     map_state_follow(c->map, nm->self.authorized ? nm : NULL);

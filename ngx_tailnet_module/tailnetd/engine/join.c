@@ -125,6 +125,8 @@ take_changes(void *arg, const struct netmap_changes *c)
 {
     struct join *j = arg;
 
+    if (c->self != NULL)
+        tell_name(j, c->self->name);
     if (j->node != NULL)
         node_take_changes(j->node, c);
 }

@@ -136,6 +136,26 @@ netmap_same_standing(const struct netmap_node *a, const struct netmap_node *b)
            netmap_same_texts(a->caps, a->ncaps, b->caps, b->ncaps);
 }
 
+static const char *
+suffix_of(const struct netmap_node *row)
+{
+    const char *dot = strchr(row->name, '.');
+
+    return dot == NULL ? "" : dot + 1;
+}
+
+bool
+netmap_same_place(const struct netmap_node *a, const struct netmap_node *b)
+{
+    return a->has_key == b->has_key &&
+           memcmp(a->key, b->key, sizeof(a->key)) == 0 &&
+           a->authorized == b->authorized &&
+           a->unsigned_peerapi_only == b->unsigned_peerapi_only &&
+           strcmp(suffix_of(a), suffix_of(b)) == 0 &&
+           same_list(a->addresses, a->naddresses, b->addresses, b->naddresses,
+               sizeof(*a->addresses));
+}
+
 bool
 netmap_same_whereabouts(
     const struct netmap_node *a, const struct netmap_node *b)
@@ -174,6 +194,38 @@ same_grants(const struct netmap_rule *a, const struct netmap_rule *b)
     return a->ngrants == b->ngrants;
 }
 
+/* From ${i} on, the first that grants something; ${n}: none. */
+static unsigned
+next_grant(const struct netmap_rule *rules, unsigned n, unsigned i)
+{
+    while (i < n && rules[i].ngrants == 0) {
+        i++;
+    }
+    return i;
+}
+
+static bool
+same_srcs(const struct netmap_rule *a, const struct netmap_rule *b)
+{
+    return same_list(a->srcs, a->nsrcs, b->srcs, b->nsrcs, sizeof(*a->srcs)) &&
+           netmap_same_texts(
+               a->src_caps, a->nsrc_caps, b->src_caps, b->nsrc_caps);
+}
+
+bool
+netmap_same_grants(const struct netmap_rule *a, unsigned na,
+    const struct netmap_rule *b, unsigned nb)
+{
+    unsigned i = next_grant(a, na, 0), j = next_grant(b, nb, 0);
+
+    while (i < na && j < nb && same_srcs(&a[i], &b[j]) &&
+           same_grants(&a[i], &b[j])) {
+        i = next_grant(a, na, i + 1);
+        j = next_grant(b, nb, j + 1);
+    }
+    return i == na && j == nb;
+}
+
 static bool
 same_dsts(const struct netmap_rule *a, const struct netmap_rule *b)
 {
@@ -197,11 +249,7 @@ netmap_same_rules(const struct netmap_rule *a, unsigned na,
     unsigned i;
 
     for (i = 0; na == nb && i < na; i++) {
-        if (!same_list(a[i].srcs, a[i].nsrcs, b[i].srcs, b[i].nsrcs,
-                sizeof(*a[i].srcs)) ||
-            !netmap_same_texts(
-                a[i].src_caps, a[i].nsrc_caps, b[i].src_caps, b[i].nsrc_caps) ||
-            !same_dsts(&a[i], &b[i]) ||
+        if (!same_srcs(&a[i], &b[i]) || !same_dsts(&a[i], &b[i]) ||
             a[i].proto_default != b[i].proto_default ||
             memcmp(a[i].protos, b[i].protos, sizeof(a[i].protos)) != 0 ||
             !same_grants(&a[i], &b[i])) {
@@ -310,10 +358,7 @@ netmap_user(const struct netmap *nm, int64_t id)
 const char *
 netmap_suffix(const struct netmap *nm)
 {
-    const char *dot;
-
-    dot = strchr(nm->self.name, '.');
-    return dot == NULL ? "" : dot + 1;
+    return suffix_of(&nm->self);
 }
 
 const struct tn_addr *

@@ -168,13 +168,18 @@ struct netmap_gone {
     unsigned naddresses;
 };
 
-/* What was done to the peers of a netmap that rules, in this order. */
+/* What was done to a netmap that rules; to its peers in this order. */
 struct netmap_changes {
     const struct netmap_gone *gone; /* one after the other */
     size_t ngone;
     size_t nadded;        /* the last rows are new */
     const uint32_t *rows; /* others, whose whereabouts changed */
     size_t nrows;
+    struct netmap_node *self; /* the netmap's, if that or its domain is other */
+    const int64_t *users;     /* known before, whose profiles changed */
+    size_t nusers;
+    bool derp, rules;
+    bool grants; /* of the rules those that grant something */
 };
 
 /* NULL is harmless, and so is a netmap that was not finished. */
@@ -198,6 +203,14 @@ bool netmap_same_whereabouts(
 bool netmap_same_user(const struct netmap_user *a, const struct netmap_user *b);
 bool netmap_same_rules(const struct netmap_rule *a, unsigned na,
     const struct netmap_rule *b, unsigned nb);
+
+/* Of two lists of rules: whether they grant the same in the same order. */
+bool netmap_same_grants(const struct netmap_rule *a, unsigned na,
+    const struct netmap_rule *b, unsigned nb);
+
+/* Of two rows of the node itself: whether all peers are the same to it. */
+bool netmap_same_place(
+    const struct netmap_node *a, const struct netmap_node *b);
 bool netmap_same_texts(
     char *const *a, unsigned na, char *const *b, unsigned nb);
 

@@ -315,16 +315,37 @@ publish(void *arg)
 
 /* ---- applying a netmap ---- */
 
+/* The netmap that rules, all of it. */
+static void
+apply_again(struct node *n)
+{
+    struct netmap *nm = n->netmap;
+
+    apply(n, nm);
+    if (n->netmap == nm)
+        snapshot_publish_soon(n);
+}
+
+/* Whose key has expired is cut off. */
 static void
 expire(void *arg)
 {
     struct node *n = arg;
-    struct netmap *nm = n->netmap;
+    struct netmap_node *self = &n->netmap->self;
+    int64_t now = wall(), since = n->looked;
+    uint32_t rows[PEERS_ENDED_MAX];
+    struct netmap_changes c;
 
-    /* The same netmap anew: whose key has expired is cut off. */
-    apply(n, nm);
-    if (n->netmap == nm)
-        snapshot_publish_soon(n);
+    /* With the clock set back, some have not, after all. */
+    if (now < since || !peers_ended(n, since, now, rows, &c)) {
+        apply_again(n);
+        return;
+    }
+    if (self->key_expiry > since && self->key_expiry <= now)
+        c.self = self;
+    n->looked = now;
+    set_expiry_timer(n, next_expiry(n->netmap, now));
+    node_take_changes(n, &c);
 }
 
 static void
@@ -403,6 +424,7 @@ apply(struct node *n, struct netmap *nm)
         /* Keys alone change nothing that the workers know. */
         snapshot_publish_soon(n);
     }
+    n->looked = now;
     set_expiry_timer(n, next_expiry(nm, now));
     failure_self(n);
     node_flush(n); /* handshakes of peers that are waited for */
@@ -600,7 +622,7 @@ node_set_error(struct node *n, const char *text)
 {
     snprintf(n->error, sizeof(n->error), "%s", text);
     say_err("node \"%s\": %s%s", n->name, text,
-        n->netmap != NULL ? "; the netmap before goes on ruling" : "");
+        n->netmap != NULL ? "; the netmap before it stays in use" : "");
 }
 
 /* A descriptor's path, for messages. */
@@ -718,7 +740,7 @@ advance_expiry(struct node *n, const struct netmap_changes *c, int64_t now)
 {
     const struct netmap_node *peers = n->netmap->peers;
     size_t i, count = n->netmap->npeers;
-    int64_t next = n->expires;
+    int64_t next = sooner(n->expires, n->netmap->self.key_expiry, now);
 
     for (i = 0; i < c->nrows; i++)
         next = sooner(next, peers[c->rows[i]].key_expiry, now);
@@ -728,12 +750,15 @@ advance_expiry(struct node *n, const struct netmap_changes *c, int64_t now)
         set_expiry_timer(n, next);
 }
 
-/* A filter that knows peers is to know others; -1: no memory. */
+/* Its rules are others, or it knows peers; -1: no memory. */
 static int
-renew_filter(struct node *n)
+renew_filter(struct node *n, const struct netmap_changes *c)
 {
-    struct filter *f = filter_new(n->netmap, &filter_local);
+    struct filter *f;
 
+    if (!c->rules && (c->ngone + c->nadded == 0 || !filter_by_peer(n->filter)))
+        return 0;
+    f = filter_new(n->netmap, &filter_local);
     if (f == NULL)
         return -1;
     take_filter(n, f);
@@ -743,16 +768,17 @@ renew_filter(struct node *n)
 void
 node_take_changes(struct node *n, const struct netmap_changes *c)
 {
-    bool who = c->ngone + c->nadded > 0;
     int64_t now = wall();
 
-    if ((who && filter_by_peer(n->filter) && renew_filter(n) != 0) ||
-        peers_update(n, c) != 0) {
-        expire(n); /* all of it anew */
+    if (c->derp && n->magic != NULL)
+        magic_map(n->magic, n->netmap->derp);
+    if (renew_filter(n, c) != 0 || peers_update(n, c) != 0) {
+        apply_again(n);
         return;
     }
     advance_expiry(n, c, now);
     snapshot_publish_changes(n, c);
+    failure_self(n);
     node_flush(n);
 }
 
@@ -822,7 +848,7 @@ node_set_netmap(struct node *n, int fd)
     for (i = 0; i < err.nwarnings && i < MAP_JSON_MAX_WARNINGS; i++)
         say_warn("node \"%s\": %s", n->name, err.warnings[i]);
     if (err.nwarnings > MAP_JSON_MAX_WARNINGS)
-        say_warn("node \"%s\": and %u warnings more", n->name,
+        say_warn("node \"%s\": more warnings: %u", n->name,
             err.nwarnings - MAP_JSON_MAX_WARNINGS);
     wg_device_public_key(n->wg, key);
     if (source_file_check_self(nm, name, key, &self_err) != 0) {

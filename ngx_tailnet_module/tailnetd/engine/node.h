@@ -69,6 +69,7 @@ struct node {
     struct netmap *netmap;        /* NULL: none rules */
     struct snapshot_image *image; /* what was published of it, or NULL */
     int64_t expires; /* the next key does, Unix seconds, or INT64_MAX */
+    int64_t looked;  /* at all keys, whether they have; Unix seconds */
     struct source_file_psks *psks;
     struct join *join;       /* NULL: its netmap is a file's */
     struct magic *magic;     /* NULL: peers are where their packets come from */

@@ -304,6 +304,32 @@ peers_update(struct node *n, const struct netmap_changes *c)
     return 0;
 }
 
+static bool
+has_routes(const struct netmap_node *row)
+{
+    for (unsigned i = 0; i < row->nallowed_ips; i++)
+        if (!has_address(row, &row->allowed_ips[i]))
+            return true;
+    return false;
+}
+
+bool
+peers_ended(const struct node *n, int64_t since, int64_t now,
+    uint32_t rows[PEERS_ENDED_MAX], struct netmap_changes *c)
+{
+    const struct netmap_node *row = n->netmap->peers;
+
+    *c = (struct netmap_changes){.rows = rows};
+    for (uint32_t i = 0; i < n->netmap->npeers; i++, row++) {
+        if (row->key_expiry <= since || row->key_expiry > now)
+            continue;
+        if (c->nrows == PEERS_ENDED_MAX || has_routes(row))
+            return false;
+        rows[c->nrows++] = i;
+    }
+    return true;
+}
+
 /* ---- all of them ---- */
 
 int

@@ -26,6 +26,17 @@ int peers_apply(struct node *n, const struct netmap *nm);
  */
 int peers_update(struct node *n, const struct netmap_changes *c);
 
+/*
+ * peers_ended(n, since, now, c): whose key expired after ${since}, until
+ * ${now}, as the only changes in ${c}, whose rows are ${rows}.  Returns false:
+ * they are more than PEERS_ENDED_MAX, or one had routes that others may have
+ * now: peers_apply() knows.
+ */
+#define PEERS_ENDED_MAX 256
+
+bool peers_ended(const struct node *n, int64_t since, int64_t now,
+    uint32_t rows[PEERS_ENDED_MAX], struct netmap_changes *c);
+
 /* peers_drop(n, all): removes peers with their sessions; without ${all}, those
  * that the last peers_apply() did not keep. */
 void peers_drop(struct node *n, bool all);

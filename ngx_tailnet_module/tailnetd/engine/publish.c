@@ -172,6 +172,7 @@ fill_addrs(struct build *b, const struct tn_snap_head *h)
                 if (off != b->offs[i] && table[at] == tn_snap_slot(off, hash) &&
                     record_owns(&b->out, off, &addrs[j])) {
                     tn_addr_format(&addrs[j], text);
+                    errno = EINVAL;
                     snprintf(b->out.err, TN_ERR_MAX,
                         "address %s of node \"%.256s\" is another node's too",
                         text, node(b, i)->name);
@@ -294,7 +295,7 @@ begin_index(struct build *b, size_t naddrs, size_t nnames)
     if (ix->tag_room == NULL ||
         record_marks_room(&ix->disputed, disputed) != 0 ||
         record_texts_room(&b->out, &ix->texts, 1) != 0 ||
-        record_users_room(&ix->users, b->out.nm->nusers) != 0) {
+        record_users_room(&ix->known, b->out.nm->nusers) != 0) {
         return record_nomem(&b->out);
     }
     for (size_t i = 0; i < b->claim_slots; i++) {
@@ -394,7 +395,7 @@ publish_build(const struct netmap *nm, const struct publish_opts *o,
             .o = o,
             .suffix = netmap_suffix(nm),
             .texts = &index.texts,
-            .users = &index.users,
+            .users = &index.known,
             .err = err},
         .nnodes = (size_t)nm->npeers + 1,
         .index = &index,
@@ -419,25 +420,6 @@ publish_build(const struct netmap *nm, const struct publish_opts *o,
         publish_edit_free(&index);
     }
     return rc;
-}
-
-enum publish_news
-publish_row(
-    struct tn_snap_peer *rec, const struct netmap_node *row, int64_t now)
-{
-    uint32_t flags = rec->flags & ~(uint32_t)TN_PEER_ONLINE;
-
-    /* Who has expired has no capabilities. */
-    if (record_is_expired(row, now) != ((flags & TN_PEER_EXPIRED) != 0)) {
-        return PUBLISH_WHOLE;
-    }
-    flags |= row->online ? TN_PEER_ONLINE : 0;
-    if (flags == rec->flags && row->key_expiry == rec->key_expiry) {
-        return PUBLISH_SAME;
-    }
-    rec->flags = flags;
-    rec->key_expiry = row->key_expiry;
-    return PUBLISH_RECORD;
 }
 
 int

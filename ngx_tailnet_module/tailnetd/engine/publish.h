@@ -31,29 +31,15 @@ struct publish_opts {
  * publish_build(nm, o, bytes, size, err): the snapshot of ${nm}, new in
  * ${*bytes} for free(3).  The time is linear in the netmap's size (but for the
  * sorting of the distinct tags).  Returns 0, or -1 and a sentence in ${err},
- * then ${*bytes} is untouched.  Refused: an address of two nodes, a tag with a
- * comma or more of them than TN_SNAP_MAX_TAGS, a snapshot larger than
- * TN_SNAP_MAX_SIZE.
+ * then ${*bytes} is untouched and errno is ENOMEM, or EINVAL if it is refused:
+ * an address of two nodes, a tag with a comma or more of them than
+ * TN_SNAP_MAX_TAGS, a snapshot larger than TN_SNAP_MAX_SIZE.
  *
  * Tag lists hold the tagged peers of this tailnet, so neither the self node
  * nor peers that were shared in; the name table holds them all.
  */
 int publish_build(const struct netmap *nm, const struct publish_opts *o,
     void **bytes, size_t *size, char err[TN_ERR_MAX]);
-
-/* What a changed row means for the record that it had. */
-enum publish_news {
-    PUBLISH_SAME,   /* nothing */
-    PUBLISH_RECORD, /* the record is another one */
-    PUBLISH_WHOLE,  /* more than the record: publish_build() */
-};
-
-/*
- * publish_row(rec, row, now): ${rec} becomes the record of ${row}, of which at
- * most those fields changed that map_state_update() names.
- */
-enum publish_news publish_row(
-    struct tn_snap_peer *rec, const struct netmap_node *row, int64_t now);
 
 /*
  * publish_memfd(): an empty close-on-exec memory file.  publish_write(to,

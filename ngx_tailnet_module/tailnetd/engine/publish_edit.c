@@ -59,18 +59,19 @@ publish_edit_free(struct publish_index *ix)
     free(ix->records);
     free(ix->gone);
     free(ix->texts.slots);
-    free(ix->users.slots);
+    free(ix->known.slots);
+    free(ix->users);
     free(ix->disputed.slots);
     free(ix->tag_room);
     memset(ix, 0, sizeof *ix);
 }
 
-/* Room for ${n} more numbers in ${*list}; returns 0, or -1: no memory. */
+/* Room for ${n} more items in ${*list}; returns 0, or -1: no memory. */
 static int
-make_room(uint32_t **list, size_t *room, size_t used, size_t n)
+make_room(void **list, size_t *room, size_t used, size_t n, size_t item)
 {
     size_t more = *room;
-    uint32_t *p;
+    void *p;
 
     if (n <= *room - used) {
         return 0;
@@ -78,7 +79,7 @@ make_room(uint32_t **list, size_t *room, size_t used, size_t n)
     while (more - used < n) {
         more += more / 8 + 8;
     }
-    p = realloc(*list, more * sizeof *p);
+    p = realloc(*list, more * item);
     if (p == NULL) {
         return -1;
     }
@@ -93,27 +94,62 @@ publish_edit_record(const struct publish_index *ix, uint32_t row)
     return ix->records[row + 1] & ~STALE;
 }
 
+/* The record at ${off} goes. */
+static int
+bury(struct publish_index *ix, uint32_t off)
+{
+    ix->changed = true;
+    if (off == 0) {
+        return 0; /* it was never written */
+    }
+    if (make_room((void **)&ix->gone, &ix->gone_room, ix->ngone, 1,
+            sizeof *ix->gone) != 0) {
+        return -1;
+    }
+    ix->gone[ix->ngone++] = off;
+    return 0;
+}
+
 int
 publish_edit_gone(struct publish_index *ix, uint32_t row)
 {
-    uint32_t off = publish_edit_record(ix, row);
-
-    /* A row may go before it was ever written. */
-    if (off != 0) {
-        if (make_room(&ix->gone, &ix->gone_room, ix->ngone, 1) != 0) {
-            return -1;
-        }
-        ix->gone[ix->ngone++] = off;
+    if (bury(ix, publish_edit_record(ix, row)) != 0) {
+        return -1;
     }
     ix->records[row + 1] = ix->records[--ix->nrecords];
-    ix->changed = true;
+    return 0;
+}
+
+int
+publish_edit_self(struct publish_index *ix)
+{
+    if (bury(ix, ix->records[0]) != 0) {
+        return -1;
+    }
+    ix->records[0] = 0;
+    return 0;
+}
+
+int
+publish_edit_users(struct publish_index *ix, const int64_t *ids, size_t n)
+{
+    if (make_room((void **)&ix->users, &ix->users_room, ix->nusers, n,
+            sizeof *ix->users) != 0) {
+        return -1;
+    }
+    if (n > 0) {
+        memcpy(ix->users + ix->nusers, ids, n * sizeof *ids);
+    }
+    ix->nusers += n;
+    ix->changed |= n != 0;
     return 0;
 }
 
 int
 publish_edit_added(struct publish_index *ix, size_t n)
 {
-    if (make_room(&ix->records, &ix->records_room, ix->nrecords, n) != 0) {
+    if (make_room((void **)&ix->records, &ix->records_room, ix->nrecords, n,
+            sizeof *ix->records) != 0) {
         return -1;
     }
     memset(ix->records + ix->nrecords, 0, n * sizeof *ix->records);
@@ -129,6 +165,12 @@ publish_edit_stale(struct publish_index *ix, uint32_t row)
         ix->records[row + 1] |= STALE;
     }
     ix->changed = true;
+}
+
+void
+publish_edit_regrant(struct publish_index *ix)
+{
+    ix->regrant = ix->changed = true;
 }
 
 /* ---- the address table ---- */
@@ -478,12 +520,6 @@ sweep(struct edit *e)
 
 /* ---- nodes ---- */
 
-static size_t
-padded(size_t len)
-{
-    return (len + 7) & ~(size_t)7;
-}
-
 static int
 drop_node(struct edit *e, uint32_t off)
 {
@@ -503,8 +539,9 @@ drop_node(struct edit *e, uint32_t off)
     }
     record_mark(&e->gone, off);
     /* Its other texts may be those of others too. */
-    e->ix->garbage += padded(rec->size) + padded(rec->stable_id.len) +
-                      padded(
+    e->ix->garbage += record_padded(rec->size) +
+                      record_padded(rec->stable_id.len) +
+                      record_padded(
                           rec->name.len != 0 ? rec->name.len : rec->host.len);
     return each_name(e, off, drop_name);
 }
@@ -542,6 +579,41 @@ add_node(struct edit *e, const struct netmap_node *row, uint32_t *off)
     return record_is_listed(&e->out, row) ? add_tags(e, *off, row) : 0;
 }
 
+/* The self node, and what the header says of it. */
+static int
+edit_self(struct edit *e)
+{
+    const struct netmap *nm = e->out.nm;
+    uint32_t *off = &e->ix->records[0];
+
+    if (*off != 0) {
+        return 0;
+    }
+    e->ix->garbage += record_padded(e->h->tailnet.len);
+    if (add_node(e, &nm->self, off) != 0 ||
+        record_string(
+            &e->out, nm->domain, strlen(nm->domain), &e->h->tailnet) != 0) {
+        return -1;
+    }
+    e->h->self = *off;
+    e->h->self_expiry = nm->self.key_expiry;
+    return 0;
+}
+
+static int
+edit_users(struct edit *e)
+{
+    struct publish_index *ix = e->ix;
+
+    for (size_t i = 0; i < ix->nusers; i++) {
+        if (record_user(&e->out, ix->users[i], &ix->garbage) != 0) {
+            return -1;
+        }
+    }
+    ix->nusers = 0;
+    return 0;
+}
+
 static int
 edit_rows(struct edit *e)
 {
@@ -556,14 +628,14 @@ edit_rows(struct edit *e)
             if (add_node(e, row, off) != 0) {
                 return -1;
             }
-        } else if ((*off & STALE) != 0) {
+        } else if (e->ix->regrant || (*off & STALE) != 0) {
             *off &= ~STALE;
-            if (publish_row(record_at(&e->out, *off), row, e->out.o->now) ==
-                PUBLISH_WHOLE) {
+            if (record_again(&e->out, row, *off, e->ix->regrant) != 0) {
                 return -1;
             }
         }
     }
+    e->ix->regrant = false;
     return 0;
 }
 
@@ -604,7 +676,7 @@ publish_edit(struct publish_index *ix, int fd, const struct netmap *nm,
             .suffix = netmap_suffix(nm),
             .base = ix->size,
             .texts = &ix->texts,
-            .users = &ix->users},
+            .users = &ix->known},
         .ix = ix,
     };
     size_t size = ix->size;
@@ -619,7 +691,10 @@ publish_edit(struct publish_index *ix, int fd, const struct netmap *nm,
     }
     e.out.image = (uint8_t *)e.h;
     e.out.err = e.err;
-    rc = drop_gone(&e) == 0 && edit_rows(&e) == 0 ? finish(&e, fd) : -1;
+    rc = drop_gone(&e) == 0 && edit_users(&e) == 0 && edit_self(&e) == 0 &&
+                 edit_rows(&e) == 0
+             ? finish(&e, fd)
+             : -1;
     munmap(e.h, size);
     free(e.out.bytes);
     free(e.gone.slots);

@@ -12,6 +12,7 @@
  */
 #include "record.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +26,16 @@
 int
 record_nomem(const struct record_out *out)
 {
+    errno = ENOMEM;
     snprintf(out->err, TN_ERR_MAX, "out of memory for a snapshot of %zu nodes",
         (size_t)out->nm->npeers + 1);
     return -1;
+}
+
+size_t
+record_padded(size_t len)
+{
+    return (len + 7) & ~(size_t)7;
 }
 
 int
@@ -37,14 +45,15 @@ record_reserve(struct record_out *out, size_t len, uint32_t *off)
     uint8_t *p;
 
     if (len > TN_SNAP_MAX_SIZE ||
-        out->base + out->len + ((len + 7) & ~(size_t)7) > TN_SNAP_MAX_SIZE) {
+        out->base + out->len + record_padded(len) > TN_SNAP_MAX_SIZE) {
+        errno = EINVAL;
         snprintf(out->err, TN_ERR_MAX,
             "the snapshot of %zu nodes is larger than TN_SNAP_MAX_SIZE "
             "(%u bytes)",
             (size_t)out->nm->npeers + 1, TN_SNAP_MAX_SIZE);
         return -1;
     }
-    len = (len + 7) & ~(size_t)7;
+    len = record_padded(len);
     while (cap - out->len < len) {
         cap *= 2;
     }
@@ -299,10 +308,17 @@ record_is_listed(const struct record_out *out, const struct netmap_node *n)
     return n->ntags > 0 && !is_self(out, n) && !is_shared(out, n);
 }
 
-bool
-record_is_expired(const struct netmap_node *n, int64_t now)
+static bool
+is_expired(const struct netmap_node *n, int64_t now)
 {
     return n->expired || (n->key_expiry != 0 && n->key_expiry <= now);
+}
+
+static uint32_t
+changing_flags(const struct netmap_node *n, int64_t now)
+{
+    return (is_expired(n, now) ? TN_PEER_EXPIRED : 0) |
+           (n->online ? TN_PEER_ONLINE : 0);
 }
 
 static uint32_t
@@ -316,13 +332,7 @@ flags_of(const struct record_out *out, const struct netmap_node *n)
     if (is_shared(out, n)) {
         flags |= TN_PEER_SHARED;
     }
-    if (record_is_expired(n, out->o->now)) {
-        flags |= TN_PEER_EXPIRED;
-    }
-    if (n->online) {
-        flags |= TN_PEER_ONLINE;
-    }
-    return flags;
+    return flags | changing_flags(n, out->o->now);
 }
 
 unsigned
@@ -363,23 +373,41 @@ record_owns(const struct record_out *out, uint32_t off, const struct tn_addr *a)
 
 /* ---- writing it ---- */
 
-static bool
-same_text(const struct record_out *out, struct tn_snap_str str, const char *s)
+static int
+put_profile(struct record_out *out, const struct netmap_user *u,
+    struct tn_snap_user *rec)
 {
-    return str.len == strlen(s) &&
-           (str.len == 0 || memcmp(record_at(out, str.off), s, str.len) == 0);
+    rec->id = (uint64_t)u->id;
+    return record_string(out, u->login, strlen(u->login), &rec->login) != 0 ||
+                   record_string(out, u->name, strlen(u->name), &rec->name) !=
+                       0 ||
+                   record_string(out, u->pic, strlen(u->pic), &rec->pic) != 0
+               ? -1
+               : 0;
 }
 
-/* That the record at ${off} says what ${u} is. */
-static bool
-same_user(
-    const struct record_out *out, uint32_t off, const struct netmap_user *u)
+int
+record_user(struct record_out *out, int64_t id, size_t *garbage)
 {
+    const struct netmap_user *u = netmap_user(out->nm, id);
+    const struct record_user *slot;
     struct tn_snap_user rec;
 
-    memcpy(&rec, record_at(out, off), sizeof rec);
-    return same_text(out, rec.login, u->login) &&
-           same_text(out, rec.name, u->name) && same_text(out, rec.pic, u->pic);
+    if (u == NULL || out->users->n == 0) {
+        return 0;
+    }
+    slot = find_user(out->users, id);
+    if (slot->off == 0) {
+        return 0;
+    }
+    memcpy(&rec, record_at(out, slot->off), sizeof rec);
+    *garbage += record_padded(rec.login.len) + record_padded(rec.name.len) +
+                record_padded(rec.pic.len);
+    if (put_profile(out, u, &rec) != 0) {
+        return -1;
+    }
+    memcpy(record_at(out, slot->off), &rec, sizeof rec);
+    return 0;
 }
 
 /* The user record of ${n}, written at the first node that needs it. */
@@ -398,7 +426,7 @@ put_user(struct record_out *out, const struct netmap_node *n, uint32_t *off)
         return record_nomem(out);
     }
     slot = find_user(out->users, n->user);
-    if (slot->off != 0 && out->base == 0) {
+    if (slot->off != 0) {
         *off = slot->off;
         return 0;
     }
@@ -406,21 +434,14 @@ put_user(struct record_out *out, const struct netmap_node *n, uint32_t *off)
     if (u == NULL) {
         return 0;
     }
-    /* Nobody may have been that user for a while. */
-    if (slot->off == 0 || !same_user(out, slot->off, u)) {
-        rec.id = (uint64_t)u->id;
-        if (record_string(out, u->login, strlen(u->login), &rec.login) != 0 ||
-            record_string(out, u->name, strlen(u->name), &rec.name) != 0 ||
-            record_string(out, u->pic, strlen(u->pic), &rec.pic) != 0 ||
-            record_reserve(out, sizeof rec, off) != 0) {
-            return -1;
-        }
-        memcpy(record_at(out, *off), &rec, sizeof rec);
-        out->users->n += slot->off == 0;
-        slot->id = u->id;
-        slot->off = *off;
+    if (put_profile(out, u, &rec) != 0 ||
+        record_reserve(out, sizeof rec, off) != 0) {
+        return -1;
     }
-    *off = slot->off;
+    memcpy(record_at(out, *off), &rec, sizeof rec);
+    out->users->n++;
+    slot->id = u->id;
+    slot->off = *off;
     return 0;
 }
 
@@ -428,6 +449,7 @@ put_user(struct record_out *out, const struct netmap_node *n, uint32_t *off)
 static int
 check_tags(const struct record_out *out, const struct netmap_node *n)
 {
+    errno = EINVAL;
     if (n->ntags > TN_SNAP_MAX_TAGS) {
         snprintf(out->err, TN_ERR_MAX,
             "node \"%.256s\" has %u tags, more than TN_SNAP_MAX_TAGS (%u)",
@@ -564,5 +586,39 @@ record_put(struct record_out *out, const struct netmap_node *n, uint32_t *off)
     memcpy(p, &rec, sizeof rec);
     memcpy(p + sizeof rec, addrs, alen);
     memcpy(p + sizeof rec + alen, tags, tlen);
+    return 0;
+}
+
+bool
+record_state(struct tn_snap_peer *rec, const struct netmap_node *n, int64_t now)
+{
+    const uint32_t kept = ~(uint32_t)(TN_PEER_EXPIRED | TN_PEER_ONLINE);
+    uint32_t flags = (rec->flags & kept) | changing_flags(n, now);
+
+    if (flags == rec->flags && n->key_expiry == rec->key_expiry) {
+        return false;
+    }
+    rec->flags = flags;
+    rec->key_expiry = n->key_expiry;
+    return true;
+}
+
+int
+record_again(struct record_out *out, const struct netmap_node *n, uint32_t off,
+    bool caps)
+{
+    struct tn_snap_peer *rec = record_at(out, off);
+    uint32_t before = rec->flags;
+    struct tn_snap_str str = {0};
+
+    record_state(rec, n, out->o->now);
+    if (!caps && ((before ^ rec->flags) & TN_PEER_EXPIRED) == 0) {
+        return 0;
+    }
+    if (put_caps(out, n, rec->flags, &str) != 0) {
+        return -1;
+    }
+    rec = record_at(out, off);
+    rec->caps = str;
     return 0;
 }

@@ -55,6 +55,9 @@ struct record_out {
     char *err; /* TN_ERR_MAX bytes */
 };
 
+/* What ${len} bytes take in a snapshot. */
+size_t record_padded(size_t len);
+
 /* Slots of a table that is at most half full of ${n}, and never full. */
 size_t record_slots(size_t n);
 
@@ -75,6 +78,22 @@ int record_nomem(const struct record_out *out);
 int record_put(
     struct record_out *out, const struct netmap_node *n, uint32_t *off);
 
+/* record_user(out, id): the profile of ${id}, which is another one, if it is
+ * written already; what its texts take is added to ${*garbage}. */
+int record_user(struct record_out *out, int64_t id, size_t *garbage);
+
+/*
+ * record_state(rec, n, now): ${rec} becomes the record of ${n}, of which at
+ * most those fields changed that map_state_update() names; returns whether it
+ * is another one.  record_again(out, n, off): the same to the record at ${off};
+ * and what ${n} may do at this node, which comes and goes with its key, or,
+ * ${caps}, may be something else.
+ */
+bool record_state(
+    struct tn_snap_peer *rec, const struct netmap_node *n, int64_t now);
+int record_again(struct record_out *out, const struct netmap_node *n,
+    uint32_t off, bool caps);
+
 /* The addresses that identify ${n}, each once; returns how many. */
 unsigned record_addrs(
     const struct netmap_node *n, struct tn_addr a[TN_SNAP_MAX_ADDRS]);
@@ -86,8 +105,6 @@ size_t record_host_len(const struct record_out *out, const char *name);
 /* Whether ${n} answers to its tags: only tagged peers of this tailnet do. */
 bool record_is_listed(
     const struct record_out *out, const struct netmap_node *n);
-
-bool record_is_expired(const struct netmap_node *n, int64_t now);
 
 /* True when the record at ${off} has the address ${a}. */
 bool record_owns(

@@ -2,9 +2,9 @@
  * snapshot.c: telling the workers what a node knows.
  *
  * Theory of operation.  What is published is sealed and stays as it is; the
- * next generation is another file.  If only peers came, went or changed, it is
- * a copy of the last, made inside the kernel, in which what differs is edited
- * at the end (publish_edit.c); else it is built anew.
+ * next generation is another file: a copy of the last, made inside the kernel,
+ * in which what differs is edited at the end (publish_edit.c); or, when another
+ * netmap rules, it is built anew.
  *
  * No packet moves while the engine copies, and 100,000 peers are 28 MB.  So the
  * copy of a file of more than SNAPSHOT_SLICE bytes is made in slices, one each
@@ -208,6 +208,7 @@ build(struct node *n)
     char err[TN_ERR_MAX] = "out of memory";
     void *bytes = NULL;
     size_t size;
+    bool starved = true;
     int rc = -1;
 
     if (image != NULL) {
@@ -216,12 +217,17 @@ build(struct node *n)
         image->slices = loop_idle_new(step, n);
         opts.index = &image->index;
     }
-    if (image != NULL && image->slices != NULL)
+    if (image != NULL && image->slices != NULL) {
         rc = publish_build(n->netmap, &opts, &bytes, &size, err);
+        starved = errno == ENOMEM;
+    }
     free(caps.text);
     if (rc != 0) {
         say_err("node \"%s\": no snapshot: %s", n->name, err);
-        snapshot_free(n);
+        if (starved)
+            give_up(n);
+        else
+            snapshot_free(n);
         return;
     }
     write_built(n, bytes);
@@ -395,23 +401,34 @@ snapshot_publish_soon(struct node *n)
     outdate(n, n->netmap->npeers);
 }
 
-/* Whether the workers have another idea of that row; -1: a change that takes a
- * whole build. */
+/* Whether the workers have another idea of that row; -1: errno. */
 static int
 is_news(const struct node *n, uint32_t row, int64_t now)
 {
     const struct snapshot_image *image = n->image;
     uint32_t off = publish_edit_record(&image->index, row);
     struct tn_snap_peer rec;
-    enum publish_news news;
 
     if (off == 0)
         return 0; /* it is to be written anyway */
     if (pread(image->edited ? image->to : image->fd, &rec, sizeof(rec),
             (off_t)off) != sizeof(rec))
         return -1;
-    news = publish_row(&rec, &n->netmap->peers[row], now);
-    return news == PUBLISH_WHOLE ? -1 : news == PUBLISH_RECORD;
+    return record_state(&rec, &n->netmap->peers[row], now);
+}
+
+/* What is not about single peers; -1: no memory. */
+static int
+note_rest(struct snapshot_image *image, const struct netmap_changes *c)
+{
+    /* They know the rules by their numbers. */
+    if (c->rules)
+        forget_grants(image);
+    if (c->grants)
+        publish_edit_regrant(&image->index);
+    if (c->self != NULL && publish_edit_self(&image->index) != 0)
+        return -1;
+    return publish_edit_users(&image->index, c->users, c->nusers);
 }
 
 /* Puts them down in the index; -1: they take a whole build. */
@@ -427,7 +444,7 @@ note(struct node *n, const struct netmap_changes *c)
     for (i = 0; i < c->ngone; i++)
         if (publish_edit_gone(ix, c->gone[i].row) != 0)
             return -1;
-    if (publish_edit_added(ix, c->nadded) != 0)
+    if (publish_edit_added(ix, c->nadded) != 0 || note_rest(n->image, c) != 0)
         return -1;
     /* The grants know whose signature lacks. */
     if (n->image->grants != NULL && c->ngone + c->nadded != 0 &&

@@ -9,13 +9,13 @@ struct netmap_changes;
 
 /*
  * snapshot_publish(n): the netmap that rules, as a new generation, to the
- * holder; what fails is logged.  snapshot_publish_soon(): another netmap rules,
- * or more than peers is another one: at once, or, after many in a short time,
- * when its turn comes (the node's publish_timer).
+ * holder; what fails is logged, and tried again when memory may be there.
+ * snapshot_publish_soon(): another netmap rules: at once, or, after many in a
+ * short time, when its turn comes (the node's publish_timer).
  *
- * snapshot_publish_changes(n, changes): the same when only those peers of the
- * netmap that ruled before became others, and nothing but its peers.  There is
- * no new generation if nothing of it is for the workers.
+ * snapshot_publish_changes(n, changes): the same when that is what was done to
+ * the netmap that ruled before.  There is no new generation if nothing of it is
+ * for the workers.
  *
  * A large snapshot goes to the holder some turns of the loop later, and has by
  * then what changed meanwhile.
