@@ -131,16 +131,6 @@ go_on(void *arg)
     session_next(arg);
 }
 
-static void
-login_late(void *arg)
-{
-    struct control *c = arg;
-
-    session_failed(c, 0, "control server %s: no answer to %s within %d s",
-        c->url.host, c->leaving ? "a logout" : "register",
-        SESSION_REQUEST_MS / 1000);
-}
-
 /* ---- life ---- */
 
 static int
@@ -232,6 +222,7 @@ control_set_node(struct control *c, const struct tn_node *node)
                     0 ||
                 strcmp(c->node.tags, node->tags) != 0 ||
                 strcmp(c->node.routes, node->routes) != 0;
+    bool source = strcmp(c->node.auth_key, node->auth_key) != 0;
 
     if (!same_server)
         return false;
@@ -240,6 +231,10 @@ control_set_node(struct control *c, const struct tn_node *node)
         poll_yield(c);
     if (self)
         poll_lite(c);
+    if (source && c->login.url != NULL) { /* no person is needed, maybe */
+        (c->login.renewal ? login_renew : login_begin)(c);
+        loop_timer_set(c->retry, 0);
+    }
     if (c->state == CONTROL_REFUSED && !c->stopped)
         control_login(c); /* another auth key, maybe */
     return true;
@@ -348,6 +343,7 @@ control_rotate(struct control *c)
     if (c->stopped || c->login.active || !c->has_key)
         return;
     login_renew(c);
+    c->login.wanted = true;
     loop_timer_set(c->retry, 0);
 }
 

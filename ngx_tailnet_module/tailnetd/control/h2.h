@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define H2_CALLS_MAX 16         /* requests at a time */
+#define H2_CALLS_MAX 24         /* requests at a time */
 #define H2_BODY_MAX  (1u << 20) /* bytes of a request's body */
 #define H2_WINDOW    (1 << 20)  /* bytes a server may send ahead */
 #define H2_RETRY_MAX 64         /* of a Retry-After header */

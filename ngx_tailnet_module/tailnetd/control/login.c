@@ -10,6 +10,7 @@
  */
 #include "session.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #include "oauth.h"
 
 #define BODY_MAX (1u << 20)
+#define PAUSE_MS 5000   /* from a followup's end to the next */
+#define OPEN_MS  600000 /* for the URL of a key that need not be renewed */
 
 static void make_request(struct control *c);
 static void ask_key(struct control *c);
@@ -124,11 +127,47 @@ login_next(struct control *c)
         make_request(c);
 }
 
+/* ---- failures ---- */
+
+/* Of a renewal: the stream goes on, and it is tried again after a delay that
+ * grows, or ${retry} seconds.  Returns false: it is none. */
+static bool
+renewal_failed(struct control *c, unsigned retry, const char *why)
+{
+    uint64_t at = loop_now() + (uint64_t)retry * 1000;
+
+    if (!c->login.renewal)
+        return false;
+    say_err("node \"%s\": its key is not renewed: %s", c->node.name, why);
+    login_end(c);
+    if (c->renewal.after < at)
+        c->renewal.after = at;
+    poll_renew_later(c);
+    if (c->state == CONTROL_WANTS_LOGIN && map_state_ready(c->map))
+        poll_yield(c); /* no person any more: what its state is then */
+    return true;
+}
+
+/* The server cannot answer now. */
+__attribute__((format(printf, 3, 4))) static void
+put_off(struct control *c, unsigned retry, const char *fmt, ...)
+{
+    char why[CONTROL_WORDS_MAX];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof(why), fmt, ap);
+    va_end(ap);
+    if (!renewal_failed(c, retry, why))
+        session_failed(c, retry, "%s", why);
+}
+
 /* ---- the auth key ---- */
 
 static void
 ask_key(struct control *c)
 {
+    loop_timer_set(c->login_timer, loop_now() + SESSION_REQUEST_MS);
     if (c->login.asked)
         return;
     c->login.asked = true;
@@ -141,18 +180,15 @@ void
 login_key_failed(struct control *c, const char *why)
 {
     struct login *l = &c->login;
+    char words[CONTROL_WORDS_MAX];
 
     if (!l->active || !l->asked)
         return;
     l->asked = false;
-    if (l->renewal) {
-        say_err("node \"%s\": its key cannot be renewed: no auth key: %s",
-            c->node.name, why);
-        login_end(c);
-        poll_renew_later(c);
-        return;
-    }
-    session_refused(c, "no auth key: %s", why);
+    snprintf(
+        words, sizeof(words), "no auth key: %.*s", CONTROL_WORDS_MAX - 20, why);
+    if (!renewal_failed(c, 0, words))
+        session_refused(c, "%s", words);
 }
 
 static void
@@ -269,24 +305,23 @@ static void
 refused(struct control *c, const char *why)
 {
     struct login *l = &c->login;
+    char words[CONTROL_WORDS_MAX];
 
     if (fall_to_key(c))
         return;
-    if (l->renewal) {
-        say_err("node \"%s\": the control server does not renew its key: %s",
-            c->node.name, why);
-        login_end(c);
-        poll_renew_later(c);
+    snprintf(words, sizeof(words), "the control server refuses this node: %.*s",
+        CONTROL_WORDS_MAX - 50, why);
+    if (renewal_failed(c, 0, words))
         return;
-    }
     if (l->way == LOGIN_FOLLOWUP) {
         free(l->url);
         l->url = NULL;
     }
     /* The next try begins anew, and reads the auth key again. */
     l->way = has_source(c) ? LOGIN_KEY : LOGIN_PLAIN;
+    l->renewed = false;
     forget_auth_key(l);
-    session_refused(c, "the control server refuses this node: %s", why);
+    session_refused(c, "%s", words);
 }
 
 static void
@@ -299,7 +334,7 @@ wants_new_key(struct control *c)
         return;
     }
     l->renewed = true;
-    noise_public_key(l->old, l->key);
+    noise_public_key(l->old, c->key);
     l->has_old = true;
     new_candidate(l);
     l->way = has_source(c) ? LOGIN_KEY : LOGIN_PLAIN;
@@ -310,25 +345,24 @@ static void
 wants_person(struct control *c, const char *url)
 {
     struct login *l = &c->login;
-    bool again = l->url != NULL && strcmp(l->url, url) == 0;
+    bool waited = l->way == LOGIN_FOLLOWUP;
 
     if (fall_to_key(c))
         return;
-    if (again) { /* the same as was shown: not so fast */
-        session_failed(c, 5, "waiting for a login in a browser");
-        return;
-    }
-    free(l->url);
-    l->url = strdup(url);
-    if (l->url == NULL) {
-        session_failed(c, 0, "out of memory");
-        return;
+    if (l->url == NULL || strcmp(l->url, url) != 0) {
+        free(l->url);
+        l->url = strdup(url);
+        if (l->url == NULL) {
+            session_failed(c, 0, "out of memory");
+            return;
+        }
+        say_notice("node \"%s\": to log it in, open %s", c->node.name, url);
     }
     l->way = LOGIN_FOLLOWUP;
-    say_notice("node \"%s\": to log it in, open %s", c->node.name, url);
-    session_set_state(
-        c, CONTROL_WANTS_LOGIN, "a person has to log this node in");
-    make_request(c);
+    if (waited)
+        loop_timer_set(c->login_timer, loop_now() + PAUSE_MS);
+    else
+        make_request(c);
 }
 
 static void
@@ -367,19 +401,19 @@ judge(struct control *c)
     char words[MESSAGE_SHOWN_MAX], err[MESSAGE_ERROR_MAX];
 
     if (l->status == 429 || l->status == 503) {
-        session_failed(c, l->retry > 0 ? l->retry : 5,
+        put_off(c, l->retry > 0 ? l->retry : SESSION_WAIT_S,
             "the control server asks to wait (HTTP status %u)", l->status);
     } else if (l->status != 200) {
         message_show(words, l->body == NULL ? "" : l->body, l->bodylen);
         if (l->status >= 500)
-            session_failed(c, 0,
+            put_off(c, 0,
                 "the control server cannot register this node: HTTP status %u"
                 ": %s",
                 l->status, words);
         else
             refused(c, words[0] != '\0' ? words : "HTTP status is not 200");
     } else if (message_registered(l->body, l->bodylen, &r, err) != 0) {
-        session_failed(c, 0, "the answer to register: %s", err);
+        put_off(c, 0, "the answer to register: %s", err);
     } else if (r.error[0] != '\0') {
         refused(c, r.error);
     } else if (r.locked) {
@@ -428,11 +462,10 @@ done(void *arg, const char *why)
 
     c->login.request = 0;
     loop_timer_set(c->login_timer, UINT64_MAX);
-    if (why != NULL) {
-        session_failed(c, 0, "control server %s: %s", c->url.host, why);
-        return;
-    }
-    judge(c);
+    if (why != NULL)
+        put_off(c, 0, "control server %s: %s", c->url.host, why);
+    else
+        judge(c);
 }
 
 static const struct h2_ops ops = {.head = head, .data = data, .done = done};
@@ -456,13 +489,38 @@ make_request(struct control *c)
         session_failed(c, 0, "out of memory");
         return;
     }
-    if (!l->renewal && l->way != LOGIN_FOLLOWUP)
+    if (l->way == LOGIN_FOLLOWUP)
+        session_set_state(c, CONTROL_WANTS_LOGIN,
+            "a person has to log this node in: "
+            "\"tailnetctl login %s\" shows where",
+            c->node.name);
+    else if (!l->renewal)
         session_set_state(c, CONTROL_CONNECTING, "registering");
     l->request = session_request(
         c, "POST", "/machine/register", body, len, &ops);
     message_free(body, len);
-    if (l->request > 0 && l->way != LOGIN_FOLLOWUP)
-        loop_timer_set(c->login_timer, loop_now() + SESSION_REQUEST_MS);
+    if (l->request > 0 && (l->way != LOGIN_FOLLOWUP || l->wanted))
+        loop_timer_set(c->login_timer,
+            loop_now() +
+                (l->way == LOGIN_FOLLOWUP ? OPEN_MS : SESSION_REQUEST_MS));
+}
+
+void
+login_late(void *arg)
+{
+    struct control *c = arg;
+
+    if (c->login.request > 0 && c->login.way == LOGIN_FOLLOWUP)
+        put_off(c, 0, "nobody logged it in within %d min", OPEN_MS / 60000);
+    else if (c->leaving || c->login.request > 0)
+        put_off(c, 0, "control server %s: no answer to %s within %d s",
+            c->url.host, c->leaving ? "a logout" : "register",
+            SESSION_REQUEST_MS / 1000);
+    else if (c->login.asked && c->login.oauth == NULL)
+        login_key_failed(c, "nothing read its source: after a crash of "
+                            "tailnetd that is so until nginx is reloaded");
+    else
+        session_next(c);
 }
 
 /* ---- logout ---- */
@@ -505,7 +563,7 @@ leave_done(void *arg, const char *why)
 
     login_cancel(c);
     if (why == NULL && (status == 429 || status == 503)) {
-        session_failed(c, retry > 0 ? retry : 5,
+        session_failed(c, retry > 0 ? retry : SESSION_WAIT_S,
             "the control server asks to wait (HTTP status %u)", status);
         return;
     }

@@ -14,6 +14,7 @@
 #include "session.h"
 
 #include <malloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -26,6 +27,7 @@
 #define LARGE         (128u << 10) /* bytes; what more takes is given back */
 #define LITE_AGAIN_MS 300000       /* when nothing is new */
 #define SKEW_MIN      60         /* seconds; below, clocks are taken as equal */
+#define SKEW_NEWS     5          /* seconds */
 #define TIME_MIN      1673373066 /* no clock is that old (test servers' are) */
 
 static void removed(struct control *c, const char *words);
@@ -41,7 +43,22 @@ take_time(struct control *c, int64_t server)
         return;
     if (server < TIME_MIN || (skew <= SKEW_MIN && skew >= -SKEW_MIN))
         skew = 0;
-    c->skew = skew;
+    /* Messages take their time, and a skew that is news makes a whole netmap
+     * of each. */
+    if (skew == 0 || skew > c->skew + SKEW_NEWS || skew < c->skew - SKEW_NEWS)
+        c->skew = skew;
+}
+
+/* Was it, since the last message, so that the skew is another one now?  (That
+ * the machine slept looks the same.) */
+static bool
+clock_was_set(struct control *c)
+{
+    int64_t ahead = (int64_t)time(NULL) - (int64_t)(loop_now() / 1000),
+            by = ahead - c->ahead;
+
+    c->ahead = ahead;
+    return c->skew != 0 && (by > SKEW_MIN || by < -SKEW_MIN);
 }
 
 static void
@@ -58,16 +75,31 @@ show_url(struct control *c, const char *url)
             c->node.name, url);
 }
 
+/* Each stream says it again. */
 static void
-take_health(struct control *c, const struct map_delta *d)
+show_health(struct control *c, const struct map_delta *d)
 {
+    uint8_t key[NOISE_SIP_KEY_LEN] = "health";
     char words[MESSAGE_SHOWN_MAX];
+    uint64_t h = 0;
 
     for (size_t i = 0; i < d->nhealth; i++) {
+        memcpy(key + 8, &h, sizeof(h));
+        h = noise_siphash(key, d->health[i], strlen(d->health[i]));
+    }
+    for (size_t i = 0; h != c->health && i < d->nhealth; i++) {
         message_show(words, d->health[i], strlen(d->health[i]));
         say_warn(
             "node \"%s\": the control server says: %s", c->node.name, words);
     }
+    c->health = h;
+}
+
+static void
+take_health(struct control *c, const struct map_delta *d)
+{
+    if (d->has_health)
+        show_health(c, d);
     if (d->locked && !c->locked)
         say_warn("node \"%s\": its tailnet is locked; this node does not check "
                  "the lock's signatures, and locked peers refuse it until it "
@@ -84,7 +116,7 @@ say_warnings(struct control *c, const struct map_json_error *err)
     for (i = 0; i < err->nwarnings && i < MAP_JSON_MAX_WARNINGS; i++)
         say_warn("node \"%s\": netmap: %s", c->node.name, err->warnings[i]);
     if (err->nwarnings > MAP_JSON_MAX_WARNINGS)
-        say_warn("node \"%s\": netmap: and %u warnings more", c->node.name,
+        say_warn("node \"%s\": netmap: more warnings: %u", c->node.name,
             err->nwarnings - MAP_JSON_MAX_WARNINGS);
 }
 
@@ -94,8 +126,8 @@ count_contested(struct control *c, size_t before)
     size_t now = map_state_counts(c->map).contested;
 
     if (now > before)
-        say_warn("node \"%s\": %zu peers are not shown: others have their key "
-                 "or address",
+        say_warn("node \"%s\": peers that are not shown, as others have their "
+                 "key or address: %zu",
             c->node.name, now);
 }
 
@@ -114,11 +146,9 @@ hoards(struct control *c)
 
 /* Over the same connection. */
 static void
-begin_anew(struct control *c)
+begin_anew(struct control *c, const char *why)
 {
-    say_info("node \"%s\": the control server told of many users who have no "
-             "node any more: a new map stream forgets them",
-        c->node.name);
+    say_info("node \"%s\": a new map stream begins: %s", c->node.name, why);
     poll_cancel(c);
     loop_timer_set(c->retry, 0);
 }
@@ -131,12 +161,11 @@ message(struct control *c, const char *text, size_t len)
     char why[MAP_STATE_ERROR_MAX];
     struct map_json_error err;
     struct map_delta d;
-    bool full = false;
+    bool full = false, set;
     unsigned sleep;
 
     c->messages++;
     c->heard = loop_now();
-    loop_timer_set(c->watchdog, c->heard + c->timing.watchdog);
     if (map_json_delta(text, len, map_state_derp(c->map), &d, &err) != 0) {
         session_failed(c, 0, "a message of the control server: %s", err.text);
         return -1;
@@ -147,11 +176,16 @@ message(struct control *c, const char *text, size_t len)
         session_failed(c, 0, "a message of the control server: %s", why);
         return -1;
     }
+    set = clock_was_set(c) && d.control_time == 0;
+    if (set)
+        c->skew = 0;
     take_time(c, d.control_time);
     show_url(c, d.pop_url);
     take_health(c, &d);
     if (d.has_plan)
         c->plan = d.plan;
+    if (!d.keepalive || c->users != SIZE_MAX) /* not before a netmap */
+        loop_timer_set(c->watchdog, c->heard + c->timing.watchdog);
     if (!d.keepalive) {
         count_contested(c, contested);
         loop_timer_set(c->yield, 0);
@@ -168,8 +202,10 @@ message(struct control *c, const char *text, size_t len)
             c, sleep, "the control server asks for %u s of silence", sleep);
         return -1;
     }
-    if (full && c->poll > 0)
-        begin_anew(c);
+    if ((full || set) && c->poll > 0)
+        begin_anew(c, set ? "the clock was set, and the server knows the time"
+                          : "of many users, who have no node any more, the "
+                            "server told in the last one");
     return c->poll > 0 ? 0 : -1;
 }
 
@@ -300,7 +336,6 @@ yield(void *arg)
     struct map_settings settings = {
         .accept_routes = c->node.accept_routes, .exit_node = c->node.exit_node};
     struct netmap *nm;
-    int64_t now = session_wall(c), end;
     size_t size;
 
     if (yield_changes(c, &settings))
@@ -368,7 +403,10 @@ poll_restore(struct control *c, const char *text, size_t len)
 static void
 lite_head(void *arg, const struct h2_answer *a)
 {
-    ((struct control *)arg)->lite_status = a->status;
+    struct control *c = arg;
+
+    c->lite_status = a->status;
+    c->lite_retry = message_retry_after(a->retry_after, (int64_t)time(NULL));
 }
 
 static void
@@ -379,20 +417,37 @@ ignore(void *arg, const uint8_t *p, size_t len)
     (void)len;
 }
 
+/* A status that only a register request gets over. */
+static bool
+unknown(unsigned status)
+{
+    return status == 400 || status == 401 || status == 403 || status == 404 ||
+           status == 410;
+}
+
 static void
 lite_done(void *arg, const char *why)
 {
     struct control *c = arg;
+    bool failed;
 
     c->lite = 0;
     loop_timer_set(c->lite_timer, UINT64_MAX);
-    if (why == NULL && (c->lite_status == 404 || c->lite_status == 400)) {
+    if (why == NULL && unknown(c->lite_status)) {
         removed(c, "the control server does not know this node any more");
         return;
     }
-    if (why != NULL || c->lite_status != 200) {
+    failed = why != NULL || c->lite_status != 200;
+    if (failed && !c->lite_failed)
+        say_warn("node \"%s\": the control server does not take where this "
+                 "node is (%s %u): peers may not find it until it does",
+            c->node.name, why != NULL ? why : "HTTP status", c->lite_status);
+    c->lite_failed = failed;
+    if (failed) {
         c->lite_wanted = true;
-        loop_timer_set(c->lite_timer, loop_now() + LITE_RETRY_MS);
+        loop_timer_set(c->lite_timer,
+            loop_now() + (c->lite_retry > 0 ? (uint64_t)c->lite_retry * 1000
+                                            : LITE_RETRY_MS));
     } else if (c->lite_wanted) {
         poll_lite(c);
     } else {
@@ -419,7 +474,7 @@ poll_lite(struct control *c)
     if (body == NULL)
         return; /* the next change says it all */
     c->lite_wanted = false;
-    c->lite_status = 0;
+    c->lite_status = c->lite_retry = 0;
     c->lite = session_request(c, "POST", "/machine/map", body, len, &lite_ops);
     message_free(body, len);
     if (c->lite > 0)
@@ -444,7 +499,6 @@ removed(struct control *c, const char *words)
 {
     poll_cancel(c);
     login_begin(c);
-    say_warn("node \"%s\": %s: it logs in again", c->node.name, words);
     session_failed(c, 0, "%s", words);
 }
 
@@ -466,6 +520,8 @@ data(void *arg, const uint8_t *p, size_t len)
     size_t used, n;
     int rc;
 
+    if (c->poll_status != 200 && c->poll_words[0] == '\0')
+        message_show(c->poll_words, (const char *)p, len);
     while (len > 0 && c->poll > 0 && c->poll_status == 200) {
         rc = map_frame_feed(c->frames, p, len, &used);
         if (rc < 0) {
@@ -490,14 +546,21 @@ done(void *arg, const char *why)
 {
     struct control *c = arg;
     unsigned status = c->poll_status, retry = c->poll_retry;
+    char words[CONTROL_WORDS_MAX];
 
     c->poll = 0;
     poll_cancel(c);
+    snprintf(words, sizeof(words),
+        "the control server gives no netmap: HTTP status %u%s%.400s", status,
+        c->poll_words[0] == '\0' ? "" : ": ", c->poll_words);
     if (status == 404 || status == 400)
         removed(c, "the control server does not know this node any more");
+    else if (status == 429 || status == 503)
+        session_failed(c, retry > 0 ? retry : SESSION_WAIT_S, "%s", words);
+    else if (unknown(status))
+        removed(c, words);
     else if (status != 200 && status != 0)
-        session_failed(c, retry,
-            "the control server gives no netmap: HTTP status %u", status);
+        session_failed(c, 0, "%s", words);
     else
         session_failed(c, 0, "control server %s: %s", c->url.host,
             why != NULL ? why : "it ended the map stream");
@@ -510,8 +573,9 @@ silent(void *arg)
 {
     struct control *c = arg;
 
-    session_failed(c, 0, "control server %s: nothing came for %u s",
-        c->url.host, c->timing.watchdog / 1000);
+    session_failed(c, 0, "control server %s: %s came for %u s", c->url.host,
+        c->users == SIZE_MAX ? "no netmap" : "nothing",
+        c->timing.watchdog / 1000);
 }
 
 void
@@ -536,6 +600,8 @@ poll_begin(struct control *c)
     map_state_begin(c->map);
     c->users = SIZE_MAX;
     c->poll_status = 0;
+    c->poll_words[0] = '\0';
+    c->since = 0;
     c->reconnects++;
     c->poll = session_request(c, "POST", "/machine/map", body, len, &ops);
     message_free(body, len);

@@ -208,9 +208,10 @@ static const char *const kinds[] = {
 #define KINDS   (sizeof(kinds) / sizeof(kinds[0]))
 #define PEERAPI "peerapi"
 
+/* ${done}: those that were made, a bit each. */
 static void
 ping(struct control *c, const struct map_ping *m, const char *type, size_t len,
-    const struct tn_addr *to)
+    const struct tn_addr *to, unsigned *done)
 {
     struct message_pong no = {.error = "this node makes no PeerAPI requests"};
     struct session_pong *p;
@@ -222,6 +223,9 @@ ping(struct control *c, const struct map_ping *m, const char *type, size_t len,
     if (kind == KINDS &&
         (len != strlen(PEERAPI) || memcmp(PEERAPI, type, len) != 0))
         return; /* of a later time */
+    if (*done & 1u << kind)
+        return;
+    *done |= 1u << kind;
     p = begin(c, m->url, m->noise);
     if (p == NULL)
         return;
@@ -264,6 +268,7 @@ static void
 ping_peer(struct control *c, const struct map_ping *m)
 {
     struct tn_addr to;
+    unsigned done = 0;
     const char *s;
     size_t len;
 
@@ -275,7 +280,7 @@ ping_peer(struct control *c, const struct map_ping *m)
     }
     for (s = m->types; *s != '\0'; s += len + (s[len] == ',')) {
         len = strcspn(s, ",");
-        ping(c, m, s, len, &to);
+        ping(c, m, s, len, &to, &done);
     }
 }
 

@@ -100,6 +100,9 @@ session_failed(struct control *c, unsigned retry, const char *fmt, ...)
     vsnprintf(words, sizeof(words), fmt, ap);
     va_end(ap);
     drop_connection(c);
+    if (c->since != 0 && loop_now() - c->since >= SESSION_STEADY_MS)
+        c->failures = 0;
+    c->since = 0;
     c->failures++;
     ms = (uint64_t)c->failures * c->failures * SESSION_BACKOFF_MS;
     ms = jitter(ms < c->timing.backoff ? ms : c->timing.backoff);

@@ -19,11 +19,16 @@
 
 #define SESSION_REQUEST_MS  60000 /* for register and lite updates */
 #define SESSION_BACKOFF_MS  10    /* times the failures squared */
+#define SESSION_STEADY_MS   10000 /* a stream that lasted it had no failure */
+#define SESSION_WAIT_S      5 /* for who asks for it without a usable time */
 #define SESSION_REFUSED_MS  60000 /* doubled up to ... */
 #define SESSION_REFUSED_MAX 600000
 #define OAUTH_RETRY_S       10 /* after an API server's failure */
 #define SESSION_PINGS       8  /* URLs that are remembered */
 #define SESSION_PONGS       16 /* answers under way; the oldest gives way */
+
+_Static_assert(H2_CALLS_MAX >= SESSION_PONGS + 4,
+    "unanswered pongs leave room for the stream, a lite update and a login");
 
 /* How the next register request is made. */
 enum login_way {
@@ -37,6 +42,7 @@ struct oauth;
 struct login {
     bool active;  /* a login is needed or under way */
     bool renewal; /* the stream goes on meanwhile */
+    bool wanted;  /* a renewal that was asked for, whatever the key's end */
     bool renewed; /* a new key was made because the server asked */
     bool asked;   /* the auth key was asked for */
     enum login_way way;
@@ -102,17 +108,21 @@ struct control {
     struct map_frame *frames;
     int32_t poll;
     unsigned poll_status, poll_retry;
+    char poll_words[MESSAGE_SHOWN_MAX]; /* of a server that gives none, "" */
+    uint64_t since; /* loop_now() of the stream's first netmap, 0 */
     size_t users; /* that the stream's first message left; SIZE_MAX: to come */
     struct renewal renewal;
     struct loop_timer *watchdog, *yield, *expiry;
     struct cache cache;
     int64_t skew;      /* of the server's clock against ours, seconds */
+    int64_t ahead;     /* of our clock against loop_now(), seconds */
     bool whole;        /* the next netmap is a new one */
     int64_t told_skew; /* that the last one went with */
 
     int32_t lite;
     bool lite_wanted;
-    unsigned lite_status;
+    unsigned lite_status, lite_retry;
+    bool lite_failed; /* the last one did, as the log says */
     struct loop_timer *lite_timer;
     struct message_endpoint endpoints[MESSAGE_ENDPOINTS];
     size_t nendpoints;
@@ -125,6 +135,7 @@ struct control {
     unsigned oldest_pong;
     uint32_t last_pong;
     char *pop_url;
+    uint64_t health; /* a hash of what the server said last */
     bool locked;
     struct map_plan plan; /* where the server wants to be found */
     bool by_name;         /* it is not heeded next time */
@@ -182,6 +193,7 @@ void login_key(struct control *c, const char *bytes, size_t len);
 void login_key_failed(struct control *c, const char *why);
 void login_cancel(struct control *c); /* the connection is gone */
 void login_end(struct control *c);    /* nothing is needed any more */
+void login_late(void *arg);           /* login_timer: what was waited for */
 void login_leave(struct control *c);  /* logout; the connection is up */
 
 /* ---- poll.c ---- */
