@@ -10,7 +10,7 @@ use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
-my $t = Test::Tailnet->new;
+my $t = Test::Tailnet->new(also => [qw(control tailscaled tailscale)]);
 my $dir = $t->testdir;
 my $examples = "$FindBin::Bin/../conf-examples";
 my %tested;
@@ -183,6 +183,33 @@ with('identity-headers.conf', sub {
     $r = asks('laptop', "$url/grafana/echo", 200, 'alice at grafana');
     like($r->body, qr/^X-WEBAUTH-USER: alice\@example\.com\r$/m, 'too');
     asks('runner', "$url/echo", 403, 'a machine is no member');
+});
+
+# A tailnet, whose users have no e-mail addresses.
+my $control = $t->start_control(headscale => 1, keys => [
+    map { { Key => "key-$_", User => $_ } } qw(ops alice bob)]);
+
+$t->write_file('tailnet/web.authkey', "key-ops\n", 0600);
+with('joined-tailnet.conf', sub {
+    my $joined = $control->wait_node('web', 20);
+    my $public = 'http://' . $t->underlay('host');
+
+    ok($joined, 'the node joins') or return;
+    my ($ip) = $joined->{Node}{Addresses}[0] =~ m{(.*)/};
+    for my $who (qw(alice bob)) {
+        $t->start_tailscaled("$who-pc", control => $control,
+            key => "key-$who");
+        $t->wait_http("$who-pc", "http://$ip/echo", 20);
+        asks("$who-pc", "http://$ip/echo", 200, "$who in the tailnet");
+    }
+    asks('alice-pc', "http://$ip/admin/echo", 200, 'admin pages for alice');
+    asks('bob-pc', "http://$ip/admin/echo", 403, 'not for bob');
+    asks('alice-pc', "$public/echo", 200, 'the public');
+    asks('alice-pc', "$public/admin/echo", 403, 'has no admin pages');
+}, replace => {
+    qr{https://headscale\.example\.com} => $control->url,
+    qr{/etc/nginx/} => "$dir/",
+    qr{/var/lib/} => "$dir/lib/",
 });
 
 # The service.
