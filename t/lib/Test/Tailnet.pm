@@ -15,9 +15,10 @@ package Test::Tailnet;
 #   is($t->http_get('alice', 'http://100.64.0.1/')->status, 200, 'allowed');
 #   $t->done_testing;
 #
-# Environment: TEST_NGINX_BINARY (nginx-bin of the build, or the machine's
-# nginx), TAILNET_BUILD (build/ of the tree), TEST_NGINX_PRELOAD, TAILNET_KEEP (leave the test's directory behind),
-# CI or TAILNET_NO_SKIP (what would skip a test fails it).
+# Environment: TAILNET_BUILD (build/ of the tree), TEST_NGINX_BUILD (the build
+# whose nginx and module it is, the same), TEST_NGINX_BINARY (nginx-bin of that,
+# or the machine's nginx), TEST_NGINX_PRELOAD, TAILNET_KEEP (leave the test's
+# directory behind), CI or TAILNET_NO_SKIP (what would skip a test fails it).
 
 use v5.36;
 
@@ -73,6 +74,7 @@ sub new ($class, %o) {
     my $self = bless {
         prefix => "tt$$",
         build => Cwd::abs_path($build) // $build,
+        nginx_build => Cwd::abs_path($ENV{TEST_NGINX_BUILD} // $build),
         needs => { map { $_ => 1 } @needs },
         namespaces => [],
         processes => [],
@@ -150,11 +152,12 @@ sub testdir ($self) { $self->{dir} }
 sub binary ($self, $name) {
     # An nginx that was built with the module, else the machine's.
     if ($name eq 'nginx' && !$binaries{nginx}) {
-        my $built = "$self->{build}/nginx-bin";
+        my $built = "$self->{nginx_build}/nginx-bin";
         return -x $built ? $built : '/usr/sbin/nginx';
     }
     my $file = $binaries{$name} // die "no program \"$name\"";
-    return $file =~ m{^/} ? $file : "$self->{build}/$file";
+    my $build = $self->{$name eq 'module' ? 'nginx_build' : 'build'};
+    return $file =~ m{^/} ? $file : "$build/$file";
 }
 
 # use_binary(name => path, ...): other programs than those of the build.
