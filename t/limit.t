@@ -85,7 +85,7 @@ http {
         }
         location /expires/ {
             tailnet_acl accept *;
-            tailnet_limit_req rate=6r/m burst=1;
+            tailnet_limit_req rate=10r/m burst=1;
             alias %%TESTDIR%%/html/;
         }
         location /any/ {
@@ -243,7 +243,7 @@ is($r->body, "page.html\n", 'shows the page');
 ok($r->header('retry-after'), 'with Retry-After');
 
 # A key that expires while a request waits, and no snapshot comes to say so.
-my @at = gmtime(time + 7);
+my @at = gmtime(time + 5);
 $mark = $t->log_mark;
 $t->netmap('web.json', self => $web, peers => [$router, @nodes[1 .. 4],
     { %{$nodes[0]}, key_expiry => sprintf '%04d-%02d-%02dT%02d:%02d:%02dZ',

@@ -11,10 +11,10 @@ use Test::More;
 use Test::Tailnet;
 
 use constant {
-    SIZE => 200 << 20,
+    SIZE => 100 << 20,
     RELOADS => 20,
     # Beyond this the download is paused until everything has happened.
-    HOLD => 150 << 20,
+    HOLD => 70 << 20,
 };
 
 my $t = Test::Tailnet->new(also => ['reqloop']);

@@ -7,11 +7,10 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Digest::SHA;
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
-use constant SIZE => 20_000_000;
+use constant SIZE => 8_000_000;
 
 my $t = Test::Tailnet->new(also => ['impair']);
 my $web = $t->nginx_node('web');
@@ -35,7 +34,7 @@ http {
         location / {
             tailnet_acl accept *;
             root %%TESTDIR%%/html;
-            limit_rate 5m;
+            limit_rate 2m;
         }
     }
 }
