@@ -6,7 +6,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -35,22 +34,6 @@ http { server { tailnet_listen web:80; return 204; } }
 EOF
 $t->write_config($config);
 
-sub status ($name) {
-    my $r = $t->ctl('--json', 'status', $name);
-    my $doc = eval { decode_json($r->{stdout}) } or return {};
-    return $doc->{nodes}[0] // {};
-}
-
-sub wait_state ($name, $want) {
-    my $state = '';
-
-    Test::Tailnet::Process::until_true(15, sub {
-        $state = status($name)->{control}{state} // '';
-        return $state eq $want;
-    });
-    return $state;
-}
-
 sub logs_in_again ($what) {
     $t->ctl('logout', 'web');
     my $r = $t->ctl('login', 'web');
@@ -61,9 +44,12 @@ sub logs_in_again ($what) {
 # ---- a variable ----
 
 $t->run(TEST_KEY => 'of-no-use');
-is(wait_state('web', 'refused'), 'refused', 'a wrong key in the environment');
-is(wait_state('unset', 'refused'), 'refused', 'a variable that is not set');
-like(status('unset')->{error}, qr/env:TEST_UNSET: this variable is set neither/,
+is($t->wait_control('web', 'refused'), 'refused',
+    'a wrong key in the environment');
+is($t->wait_control('unset', 'refused'), 'refused',
+    'a variable that is not set');
+like($t->node_status('unset')->{error},
+    qr/env:TEST_UNSET: this variable is set neither/,
     'is named');
 
 # The tailnetd of an nginx that was killed goes on with the next one, whose

@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 use Time::HiRes qw(sleep time);
@@ -58,10 +57,7 @@ ok(Test::Tailnet::Process::until_true(20, sub {
         =~ /\Q@{[$alice->ip]}\E/;
 }), 'the netmap is saved, with her in it');
 
-sub control_state () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status', 'web')->{stdout}) };
-    return ($doc // {})->{nodes}[0]{control}{state} // '';
-}
+sub control_state () { $t->node_status->{control}{state} // '' }
 
 # ---- half a minute without ----
 

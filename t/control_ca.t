@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -48,14 +47,9 @@ events { }
 http { server { listen 127.0.0.1:8080; return 204; } }
 EOF
 
-sub status ($name) {
-    my $r = $t->ctl('--json', 'status', $name);
-    my $doc = eval { decode_json($r->{stdout}) } or return {};
-    return $doc->{nodes}[0] // {};
-}
-
 sub wait_for ($name, $test) {
-    return Test::Tailnet::Process::until_true(20, sub { $test->(status($name)) });
+    return Test::Tailnet::Process::until_true(20,
+        sub { $test->($t->node_status($name)) });
 }
 
 sub explicit ($n) {
@@ -75,14 +69,15 @@ ok(wait_for('oauth', sub ($n) { ($n->{control}{state} // '') eq 'running' }),
     'and with a key made over it');
 ok(wait_for('stranger', sub ($n) {
     ($n->{control}{words} // '') =~ /certificate/ }), 'without, it does not')
-    or diag(explain(status('stranger')->{control}));
+    or diag(explain($t->node_status('stranger')->{control}));
 ok($t->wait_for_log(
     qr/node "bad": "control_ca": no certificate in PEM form/, 10),
     'a file without a certificate: the log says so');
 
 ok(wait_for('web', sub ($n) {
     explicit($n) eq '192.0.2.7:41641 [2001:db8::7]:41641' }),
-    'its endpoints are told') or diag(explain(status('web')->{network}));
+    'its endpoints are told')
+    or diag(explain($t->node_status('web')->{network}));
 ok($control->wait_node('web', 10, sub ($n) {
     grep { $_ eq '192.0.2.7:41641' } ($n->{Node}{Endpoints} // [])->@* }),
     'the server has them') or diag(explain($control->node('web')->{Node}));

@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -19,12 +18,7 @@ my $control = $t->start_control(
 my $server = $t->underlay('control');
 my $other = $t->second_address('control');
 
-sub nft ($who, $rules) {
-    my $r = $t->run_in($who, 'nft', '-f', $t->write_file("$who.nft", $rules));
-    $r->{ok} or die $r->{output};
-}
-
-nft('control', <<"EOC");
+$t->nft('control', <<"EOC");
 table ip other {
     chain in {
         type nat hook prerouting priority dstnat;
@@ -45,10 +39,7 @@ EOC
 $t->run;
 $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 
-sub status () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) } // {};
-    return $doc->{nodes}[0]{control} // {};
-}
+sub status () { $t->node_status->{control} // {} }
 
 # advise(addresses): what the node is told, and has heard.
 sub advise (@ips) {
@@ -73,7 +64,7 @@ sub rejoins ($what) {
 # ---- its usual address is not there ----
 
 advise($other);
-nft('host', <<"EOC");
+$t->nft('host', <<"EOC");
 table ip shut {
     chain out {
         type filter hook output priority 0;
@@ -82,7 +73,7 @@ table ip shut {
 }
 EOC
 rejoins('by the address of the plan');
-nft('host', "delete table ip shut\n");
+$t->nft('host', "delete table ip shut\n");
 
 # ---- the plan is of no use ----
 

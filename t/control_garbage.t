@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use MIME::Base64 qw(encode_base64);
 use Test::More;
 use Test::Tailnet;
@@ -21,8 +20,9 @@ my $control = $t->start_control(headscale => $headscale, keys => [
 my $url = $control->url;
 
 $t->write_file('ops.key', "ops\n", 0600);
+# One failure after the other, and a pause that does not grow with them.
 $t->write_config(<<"EOF");
-tailnet_engine binary=%%TAILNETD%%;
+tailnet_engine binary=%%TAILNETD%% timing=backoff=400;
 tailnet_node web {
     control_url $url; state %%TESTDIR%%/state;
     auth_key file:%%TESTDIR%%/ops.key;
@@ -32,24 +32,20 @@ http { server { listen 127.0.0.1:8080; return 204; } }
 EOF
 $t->run;
 
-sub status () {
-    my $r = $t->ctl('--json', 'status', 'web');
-    my $doc = eval { decode_json($r->{stdout}) } or return {};
-    return $doc->{nodes}[0] // {};
-}
-
 # self(): the node's address; a message that is long keeps the engine busy.
 sub self () {
     my $address;
 
     Test::Tailnet::Process::until_true(15,
-        sub { defined($address = status()->{self}{addresses}[0]) });
+        sub { defined($address = $t->node_status->{self}{addresses}[0]) });
     return $address;
 }
 
+# wait_running(): at once, however often the server failed before.
 sub wait_running ($streams = 0) {
+    $t->ctl('login', 'web');
     return Test::Tailnet::Process::until_true(15, sub {
-        my $c = status()->{control} // {};
+        my $c = $t->node_status->{control} // {};
         ($c->{state} // '') eq 'running' && $c->{streams} > $streams;
     });
 }
@@ -98,7 +94,7 @@ my @cases = (
 for my $case (@cases) {
     my ($what, $bytes, $reason, $end) = @$case;
     my $mark = $t->log_mark;
-    my $streams = status()->{control}{streams};
+    my $streams = $t->node_status->{control}{streams};
 
     $control->fault(Path => '/machine/map', Count => 2, End => $end // \0,
         Raw => encode_base64($bytes, ''));
@@ -120,7 +116,7 @@ for my $case (
 ) {
     my ($path, $fault, $reason) = @$case;
     my $mark = $t->log_mark;
-    my $streams = status()->{control}{streams};
+    my $streams = $t->node_status->{control}{streams};
 
     # The key is fetched again after a dial that failed.
     $control->fault(Path => '/ts2021', Status => 502) if $path eq '/key';

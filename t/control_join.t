@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 use Time::HiRes qw(time);
@@ -49,22 +48,6 @@ http {
 }
 EOF
 
-sub status ($name = 'web') {
-    my $r = $t->ctl('--json', 'status', $name);
-    my $doc = eval { decode_json($r->{stdout}) } or return {};
-    return $doc->{nodes}[0] // {};
-}
-
-sub wait_state ($want, $seconds, $name = 'web') {
-    my $state = '';
-
-    Test::Tailnet::Process::until_true($seconds, sub {
-        $state = status($name)->{control}{state} // '';
-        return $state eq $want;
-    });
-    return $state;
-}
-
 sub slurp ($name) {
     open my $fh, '<', $t->testdir . "/$name" or return '';
     local $/;
@@ -83,7 +66,7 @@ $t->run;
 ok(time - $begin < 3, 'nginx starts at once');
 is($t->http_get('host', 'http://127.0.0.1:8080/')->status, 200,
     'and serves elsewhere');
-is(wait_state('running', 5), 'running', 'the node joins');
+is($t->wait_control('web', 'running', 5), 'running', 'the node joins');
 ok($t->wait_for_log(qr/node "web": joined its tailnet at \Q$url\E/, 5),
     'the log says so');
 ok($t->wait_for_log(qr/node "web": netmap applied: 0 peers/, 5),
@@ -94,7 +77,7 @@ ok($known, 'the server knows it by its host name') or BAIL_OUT('not joined');
 is_deeply($known->{Known}{Tags}, ['tag:web'], 'its tag');
 is($known->{Node}{Cap}, 131, 'its capability version');
 
-my $s = status();
+my $s = $t->node_status;
 is($s->{state}, 'running', 'tailnetctl: running');
 is($s->{self}{name}, 'webserver.tailnet.test', 'its name');
 is($s->{control}{url}, $url, 'its control server');
@@ -144,18 +127,19 @@ is($control->command('POST', '/nodes/webserver/ping'), '',
 # ---- the stream ends, the channel closes, the server restarts ----
 
 for my $how (qw(end kick restart)) {
-    my $before = status()->{control}{streams};
+    my $before = $t->node_status->{control}{streams};
 
     if ($how eq 'restart') {
         $control->serve(0);
-        is(wait_state('waiting', 5), 'waiting', 'the server is away');
+        is($t->wait_control('web', 'waiting', 5), 'waiting',
+            'the server is away');
         $control->serve(1);
     } else {
         $control->command('POST', "/nodes/webserver/$how");
     }
     ok(Test::Tailnet::Process::until_true(5, sub {
-        (status()->{control}{streams} // 0) > $before
-            && status()->{control}{state} eq 'running';
+        ($t->node_status->{control}{streams} // 0) > $before
+            && $t->node_status->{control}{state} eq 'running';
     }), "$how: a new stream");
 }
 is($control->node('webserver')->{Node}{ID}, $known->{Node}{ID},
@@ -170,8 +154,9 @@ ok(Test::Tailnet::Process::until_true(5, sub {
 }), 'the saved netmap has her');
 $t->expect_alert(qr/engine \d+ was killed by signal 9/);
 $control->stop;
-is(wait_state('waiting', 5), 'waiting', 'the server is away: it is said');
-like(status()->{error}, qr/control server \S+: /, 'with the reason');
+is($t->wait_control('web', 'waiting', 5), 'waiting',
+    'the server is away: it is said');
+like($t->node_status->{error}, qr/control server \S+: /, 'with the reason');
 is($t->http_get('alice', "http://$self/")->status, 200, 'alice is served');
 my $mark = $t->log_mark;
 $t->reload;
@@ -187,14 +172,16 @@ ok($t->wait_for_log(qr/netmap applied: 1 peer \(saved earlier\)/, 5,
 for my $memory ('of a new engine', 'of this engine') {
     $mark = $t->log_mark;
     $control->start;
-    is(wait_state('running', 40), 'running', "it joins again, $memory");
+    is($t->wait_control('web', 'running', 40), 'running',
+        "it joins again, $memory");
     ok($control->wait_node('webserver', 5), 'and is known again');
     next if $memory eq 'of this engine';
     $control->stop;
-    is(wait_state('waiting', 5), 'waiting', 'the server is away again');
+    is($t->wait_control('web', 'waiting', 5), 'waiting',
+        'the server is away again');
 }
 ok($t->wait_for_log(qr/does not know this node any more/, 1, from => $mark),
     'the log says why');
-ok(!status()->{peers}->@*, 'whom the new server does not know is gone');
+ok(!$t->node_status->{peers}->@*, 'whom the new server does not know is gone');
 
 $t->done_testing;

@@ -67,32 +67,18 @@ EOF
 $t->write_config($config);
 $t->run;
 
-sub status ($name) {
-    my $r = $t->ctl('--json', 'status', $name);
-    my $doc = eval { decode_json($r->{stdout}) } or return {};
-    return $doc->{nodes}[0] // {};
-}
-
-# wait_state(name, state, seconds): the state it is in at last.
-sub wait_state ($name, $want, $seconds = 10) {
-    my $state = '';
-
-    Test::Tailnet::Process::until_true($seconds, sub {
-        $state = status($name)->{control}{state} // '';
-        return $state eq $want;
-    });
-    return $state;
-}
-
 # ---- a wrong key, and no key ----
 
-is(wait_state('wrong', 'refused'), 'refused', 'a wrong key is refused');
+is($t->wait_control('wrong', 'refused'), 'refused', 'a wrong key is refused');
 ok($t->wait_for_log(qr/\[error?\].*node "wrong": the control server refuses this node: invalid (?:pre )?auth key/, 2),
     'the log names node and reason');
-like(status('wrong')->{error}, qr/invalid (?:pre )?auth key/, 'the status, too');
+like($t->node_status('wrong')->{error}, qr/invalid (?:pre )?auth key/,
+    'the status, too');
 unlike($t->read_log, qr/not-it/, 'the key is in no log');
-is(wait_state('gone', 'refused'), 'refused', 'a key file that is not there');
-like(status('gone')->{error}, qr{no auth key: \S+/none\.key: No such file},
+is($t->wait_control('gone', 'refused'), 'refused',
+    'a key file that is not there');
+like($t->node_status('gone')->{error},
+    qr{no auth key: \S+/none\.key: No such file},
     'with its path');
 
 # The file is read again when it is needed.
@@ -110,17 +96,19 @@ ok($t->wait_for_log(
     'with a warning that others can read it');
 
 if ($headscale) {
-    is(wait_state('old', 'waiting'), 'waiting', 'a version it does not talk to');
-    like(status('old')->{error}, qr/may not accept capability version 100/,
+    is($t->wait_control('old', 'waiting'), 'waiting',
+        'a version it does not talk to');
+    like($t->node_status('old')->{error},
+        qr/may not accept capability version 100/,
         'that is said');
 }
 
 # ---- keys that are good once ----
 
-is(wait_state('command', 'running'), 'running', 'a key from a command');
+is($t->wait_control('command', 'running'), 'running', 'a key from a command');
 $r = $t->ctl('logout', 'command');
 ok($r->{ok}, 'it logs out') or diag($r->{output});
-is(wait_state('command', 'stopped'), 'stopped', 'and is out');
+is($t->wait_control('command', 'stopped'), 'stopped', 'and is out');
 ok(!eval { $control->node('command')->{Known}{KeyExpiry} =~ /^0001/ },
     'the server knows');
 $r = $t->ctl('login', 'command');
@@ -129,8 +117,14 @@ like($r->{output}, qr/auth ?key already used/, 'that is the reason');
 
 # ---- a person ----
 
-is(wait_state('person', 'wants-login'), 'wants-login',
+is($t->wait_control('person', 'wants-login'), 'wants-login',
     'without a key a person has to log in');
+like($t->node_status('person')->{error},
+    qr/"tailnetctl login person" shows where/,
+    'and is told how');
+$r = $t->ctl('whois', 'person/100.64.0.1');
+is($r->{stderr}, 'tailnetctl: node "person" has no netmap yet: "tailnetctl'
+    . qq{ status person" says why\n}, 'nobody is known yet');
 my ($first) = $t->read_log =~ /node "person": to log it in, open (\S+)/;
 $control->command('DELETE', '/logins');
 ok($t->wait_for_log(
@@ -138,11 +132,19 @@ ok($t->wait_for_log(
     'a URL that the server forgets is replaced');
 my ($login) = $t->read_log =~ /.*node "person": to log it in, open (\S+)/s;
 like($login, qr{^\Q$url\E/(?:auth|register)/[\w-]+$}, 'the error log has the URL');
-unlike(JSON::PP->new->encode(status('person')), qr{/(?:auth|register)/},
+unlike(JSON::PP->new->encode($t->node_status('person')),
+    qr{/(?:auth|register)/},
     'the status has not');
 my $page = $t->http_get('host', 'http://127.0.0.1:8080/')->body;
 like($page, qr/"wants-login"/, '"tailnet_status" has the state');
 unlike($page, qr{/(?:auth|register)/|to log it in}, 'but not the way in');
+my $json = $t->spawn('host', [$t->binary('tailnetctl'), '--json', '--socket',
+    $t->testdir . '/nginx-tailnet/admin.sock', 'login', 'person'],
+    name => 'login-json');
+ok($json->wait_stdout(qr/\n/, 5), 'tailnetctl --json login');
+is((eval { decode_json($json->stdout) } // {})->{login_url}, $login,
+    'has it as JSON') or diag($json->stdout);
+$json->stop;
 my $ctl = $t->spawn('host', [$t->binary('tailnetctl'), '--socket',
     $t->testdir . '/nginx-tailnet/admin.sock', 'login', 'person'],
     name => 'login');
@@ -150,20 +152,21 @@ ok($ctl->wait_stdout(qr/\Q$login\E/, 5), 'tailnetctl login has it');
 $control->command('POST', "/login?url=$login&user=carol$at");
 is($ctl->wait(10), 0, 'it ends when the person is done')
     or diag($ctl->stderr);
-is(status('person')->{control}{login}, "carol$at", 'as that person');
+is($t->node_status('person')->{control}{login}, "carol$at", 'as that person');
 
 # ---- approval ----
 
-is(wait_state('member', 'running'), 'running', 'one that was there before');
+is($t->wait_control('member', 'running'), 'running',
+    'one that was there before');
 if (!$headscale) {
     $control->command('PUT', '/approval', \1);
     $t->ctl('logout', 'member');
     $r = $t->ctl('login', 'member');
     ok(!$r->{ok}, 'a node that is not approved');
     like($r->{output}, qr/wants-approval: an administrator/, 'it says so');
-    is_deeply(status('member')->{peers}, [], 'it has no peers');
+    is_deeply($t->node_status('member')->{peers}, [], 'it has no peers');
     $control->set('member', Approved => \1);
-    is(wait_state('member', 'running'), 'running', 'approved');
+    is($t->wait_control('member', 'running'), 'running', 'approved');
     $control->command('PUT', '/approval', \0);
 }
 
@@ -177,16 +180,18 @@ ok($control->wait_node('member', 10, sub ($n) {
     $n->{Node}{Key} ne $before && $n->{Connected};
 }), 'an expired key is renewed');
 ok($t->wait_for_log(qr/node "member": its key was renewed/, 2), 'it is said');
-is(wait_state('member', 'running'), 'running', 'it runs');
+is($t->wait_control('member', 'running'), 'running', 'it runs');
 
 $control->set('person',
     KeyExpiry => strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time - 5)));
 ok(Test::Tailnet::Process::until_true(10,
-    sub { status('person')->{state} eq 'expired' }),
+    sub { $t->node_status('person')->{state} eq 'expired' }),
     'without an auth key it has to stay expired');
-is(wait_state('person', 'wants-login'), 'wants-login', 'or a person comes');
+is($t->wait_control('person', 'wants-login'), 'wants-login',
+    'or a person comes');
 $control->set('person', KeyExpiry => '0001-01-01T00:00:00Z');
-is(wait_state('person', 'running'), 'running', 'until somebody extends it');
+is($t->wait_control('person', 'running'), 'running',
+    'until somebody extends it');
 unlike($t->log_since($mark), qr/an administrator .*approve/,
     'nobody is asked for an approval');
 
@@ -208,13 +213,13 @@ sub begin ($what) {
 $control->silence(1);
 my $logout = begin('logout');
 ok(Test::Tailnet::Process::until_true(10, sub {
-    (status('member')->{control}{words} // '') eq 'logging out';
+    ($t->node_status('member')->{control}{words} // '') eq 'logging out';
 }), 'a logout that the server does not answer yet');
 $ctl = begin('login');
 Test::Tailnet::Process::until_true(10, sub {
     grep { (readlink // '') =~ /^socket:/ } glob "/proc/$ctl->{pid}/fd/*";
 });
-is(status('member')->{control}{words}, 'logging out', 'it goes on');
+is($t->node_status('member')->{control}{words}, 'logging out', 'it goes on');
 $control->silence(0);
 is($ctl->wait(20), 0, 'the login comes after it') or diag($ctl->stderr);
 ok($control->wait_node('member', 10, sub ($n) {
@@ -222,12 +227,14 @@ ok($control->wait_node('member', 10, sub ($n) {
 }), 'with a new key');
 ok($t->wait_for_log(qr/node "member": logged out/, 2, from => $mark),
     'the log has both');
-is(wait_state('member', 'running'), 'running', 'it stays in');
+is($t->wait_control('member', 'running'), 'running', 'it stays in');
 $logout->stop;
 
 # ---- removal ----
 
 my $member = 'member';
+my $forgotten = qr/node "member": the control server does not know this node any more/;
+$mark = $t->log_mark;
 $control->remove('member');
 if ($headscale) {
     # The node does not hear of it before it has something to say.
@@ -238,8 +245,8 @@ if ($headscale) {
 }
 ok($control->wait_node($member, 15),
     'a removed node joins again');
-ok($t->wait_for_log(qr/node "member": the control server does not know this node any more: it logs in again/, 2),
-    'the log says why');
+ok($t->wait_for_log(qr/$forgotten; it tries again/, 2), 'the log says why');
+is(scalar(() = $t->log_since($mark) =~ /$forgotten/g), 1, 'once');
 
 # ---- the server is busy ----
 
@@ -254,19 +261,19 @@ for my $case ([429, 'register', 'asks to wait'], [503, 'map', 'HTTP status 503']
     $control->command('POST', "/nodes/$member/kick") if $what ne 'register';
     $t->ctl('login', 'member') if $what eq 'register';
     ok($t->wait_for_log(qr/\Q$words\E/, 10, from => $mark), "$status: it is said");
-    is(wait_state('member', 'running', 20), 'running', 'and tried again');
+    is($t->wait_control('member', 'running', 20), 'running', 'and tried again');
 }
 $control->fault();
 
 # ---- the end ----
 
-is(wait_state('fleeting', 'running'), 'running', 'an ephemeral node');
+is($t->wait_control('fleeting', 'running'), 'running', 'an ephemeral node');
 my $reload = $control->node('fleeting')->{Node}{ID};
 $t->reload;
 is($control->node('fleeting')->{Node}{ID}, $reload, 'a reload keeps it');
 $t->expect_alert(qr/engine \d+ was killed by signal 9/);
 ok($t->kill_engine, 'the engine is killed');
-is(wait_state('fleeting', 'running'), 'running', 'it runs again');
+is($t->wait_control('fleeting', 'running'), 'running', 'it runs again');
 is($control->node('fleeting')->{Node}{ID}, $reload, 'as the same node');
 $t->stop;
 ok(!$control->node('fleeting'), 'the end of nginx logs it out');

@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -15,7 +14,7 @@ use constant {
     PEERS => 300,
     # Five minutes are two and a half of the watchdog's 120 s.
     WATCHDOG => 1200, # ms
-    BACKOFF => 300,
+    BACKOFF => 10, # which the short streams below count for
     OUTAGE => 3,      # s
     WARM_UP => 30,
     RECONNECTS => 200,
@@ -54,18 +53,7 @@ EOF
 mkdir $t->testdir . '/html';
 $t->write_file('html/index.html', "hello\n");
 
-sub control () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status', 'web')->{stdout}) };
-    return ($doc // {})->{nodes}[0]{control} // {};
-}
-
-sub wait_state ($want, $what) {
-    my $is;
-
-    Test::Tailnet::Process::until_true(20,
-        sub { ($is = control()->{state} // '') eq $want });
-    is($is, $want, $what);
-}
+sub control () { $t->node_status->{control} // {} }
 
 # wait_streams(n): running, with a map stream after number n.
 sub wait_streams ($n) {
@@ -123,7 +111,7 @@ $loop = $t->start_reqloop('alice', url => "http://$self:80/", interval => 20,
     timeout => 10_000);
 $control->fault(Path => '/', Close => \1);
 $control->command('POST', '/kick');
-wait_state('waiting', 'the server is gone');
+is($t->wait_control('web', 'waiting'), 'waiting', 'the server is gone');
 sleep OUTAGE;
 isnt(control()->{state}, 'running', 'and stays so');
 $sum = $loop->stop;

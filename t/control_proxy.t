@@ -6,7 +6,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -22,12 +21,7 @@ my $proc = $t->spawn('proxy',
     name => 'proxy');
 $proc->wait_stdout(qr/^ready$/m, 5) or BAIL_OUT('the proxy is not ready');
 
-sub host_nft ($rules) {
-    my $r = $t->run_in('host', 'nft', '-f', $t->write_file('host.nft', $rules));
-    $r->{ok} or die $r->{output};
-}
-
-host_nft(<<"EOC");
+$t->nft('host', <<"EOC");
 table inet shut {
     chain out {
         type filter hook output priority 0;
@@ -55,9 +49,7 @@ sub wait_for ($name, $test) {
     my $n = {};
 
     return Test::Tailnet::Process::until_true(20, sub {
-        my $doc = eval { decode_json(
-            $t->ctl('--json', 'status', $name)->{stdout}) } // {};
-        $n = $doc->{nodes}[0] // {};
+        $n = $t->node_status($name);
         return $test->($n);
     }) || do { diag(explain($n), $t->read_log); 0 };
 }
@@ -105,7 +97,7 @@ $t->stop;
 
 # ---- no_proxy ----
 
-host_nft("delete table inet shut\n");
+$t->nft('host', "delete table inet shut\n");
 my $before = length $proc->stdout;
 $t->run(environment('me:wrong', NO_PROXY => "example.com,$server"));
 ok(wait_for($_, \&runs), "$_: joined without the proxy") for qw(secure clear);

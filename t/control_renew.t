@@ -8,7 +8,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use POSIX qw(strftime);
 use Test::More;
 use Test::Tailnet;
@@ -90,11 +89,6 @@ my $alice = $t->start_tailscaled('alice', control => $control,
 my $web = $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 my $ip = $web->{Node}{Addresses}[0] =~ s{/.*}{}r;
 
-sub status () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status', 'web')->{stdout}) };
-    return ($doc // {})->{nodes}[0] // {};
-}
-
 sub until_true { Test::Tailnet::Process::until_true(@_) }
 
 # in(seconds): then, as the server says it.
@@ -111,7 +105,7 @@ ok($get->wait_received(1 << 18, 20), 'a download has begun');
 # goes_on(what): half a megabyte comes, which is more than what was on its way.
 sub goes_on ($what) {
     ok($get->wait_received($get->received + (1 << 19), 25),
-        "$what: the download goes on") or diag(explain(status()));
+        "$what: the download goes on") or diag(explain($t->node_status));
 }
 
 # gets_key(what, name, change): change gives the node another key.
@@ -130,7 +124,7 @@ sub gets_key ($what, $name, $change) {
 gets_key('before its end', 'web',
     sub { $control->set('web', KeyExpiry => in(AHEAD + 3)) });
 ok($t->wait_for_log(qr/node "web": its key was renewed/, 5), 'it is said');
-is(status()->{drop_expired}, 0, 'no packet met an expired key');
+is($t->node_status->{drop_expired}, 0, 'no packet met an expired key');
 
 # ---- by hand ----
 
@@ -138,7 +132,7 @@ gets_key('by hand', 'web', sub {
     my $r = $t->ctl('rotate', 'web');
     ok($r->{ok}, 'rotate') or diag($r->{output});
 });
-is(status()->{drop_expired}, 0, 'nor here');
+is($t->node_status->{drop_expired}, 0, 'nor here');
 
 # ---- the client's key ----
 
@@ -173,9 +167,9 @@ sub expires () {
     $t->write_file('auth.key', "wrong\n", 0600);
     $control->set('web', KeyExpiry => in(-5));
     ok($t->wait_for_log(
-        qr/node "web": the control server does not renew its key: invalid/,
+        qr/node "web": its key is not renewed: .* refuses this node: invalid/,
         10, from => $mark), 'without a good auth key: it is said');
-    is(status()->{state}, 'expired', 'the status says it, too');
+    is($t->node_status->{state}, 'expired', 'the status says it, too');
 }
 
 my $mark = $t->log_mark;
@@ -188,7 +182,7 @@ ok($t->wait_for_log(
 $get->stop;
 is($t->http_get('alice', "http://$ip/small", timeout => 2)->status, 0,
     'nothing is forwarded');
-cmp_ok(status()->{drop_expired}, '>', 0, 'which is counted');
+cmp_ok($t->node_status->{drop_expired}, '>', 0, 'which is counted');
 
 my $key = $control->node('web')->{Node}{Key};
 $t->write_file('auth.key', "key-web\n", 0600);

@@ -9,7 +9,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Digest::SHA ();
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
@@ -90,14 +89,7 @@ sub kill_now () {
 }
 
 # Where the engine would send what is for a peer.
-sub endpoint ($name) {
-    my $r = $t->ctl('--json', 'status');
-    my $status = eval { JSON::PP::decode_json($r->{stdout}) }
-        // die "status: $r->{output}\n";
-    my ($peer) = grep { $_->{name} =~ /^\Q$name\E\./ }
-        map { $_->{peers}->@* } $status->{nodes}->@*;
-    return $peer->{endpoint};
-}
+sub endpoint ($name) { $t->peer_status($name)->{endpoint} }
 
 my $big = download('bob');
 my $loop = loop('alice');

@@ -6,7 +6,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
@@ -58,11 +57,6 @@ events { }
 http { server { listen 127.0.0.1:%%PORT_8000%%; return 204; } }
 EOC
 $t->run;
-
-sub node ($name) {
-    my $status = JSON::PP::decode_json($t->ctl('--json', 'status')->{stdout});
-    return (grep { $_->{name} eq $name } $status->{nodes}->@*)[0];
-}
 
 # said(node, regex, what): a line of that node's comes.
 sub said ($node, $line, $what) {
@@ -128,9 +122,9 @@ said('shop', qr/peer erin\.tailnet\.test cannot be reached: .* no "Endpoints"/,
 like($status{bob}, qr/^never, \d+ tries without an answer$/,
     'the status counts tries');
 is($status{carol}, 'its key has expired', 'and tells of the key');
-cmp_ok((grep { $_->{name} =~ /^bob/ } node('web')->{peers}->@*)[0]
+cmp_ok((grep { $_->{name} =~ /^bob/ } $t->node_status('web')->{peers}->@*)[0]
     {handshake_tries}, '>', 2, 'in JSON');
-ok((grep { $_->{name} =~ /^carol/ } node('shop')->{peers}->@*)[0]
+ok((grep { $_->{name} =~ /^carol/ } $t->node_status('shop')->{peers}->@*)[0]
     {key_expired}, 'too');
 
 # ---- few ----
@@ -138,7 +132,7 @@ ok((grep { $_->{name} =~ /^carol/ } node('shop')->{peers}->@*)[0]
 said('den', qr/peer frank\.tailnet\.test, at @{[at($frank)]}, does not use this node's answers: the preshared keys differ/,
     'answers that frank does not use');
 ok(Test::Tailnet::Process::until_true(PATIENCE, sub {
-    my $web = node('web');
+    my $web = $t->node_status('web');
     return $web->{wireguard}{drop_unknown_peer} > 1
         && $web->{log_left_out} > 1;
 }), 'mallory goes on and is counted');

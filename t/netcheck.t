@@ -87,7 +87,7 @@ is(decode_json($t->ctl('netcheck', 'alone', '--json')->{stdout})->{nodes}[0]
 # ---- UDP is blocked ----
 
 $t->stop;
-my $rules = $t->write_file('block.nft', <<"EOF");
+$t->nft('host', <<"EOF");
 table inet block {
     chain out {
         type filter hook output priority 0;
@@ -95,8 +95,6 @@ table inet block {
     }
 }
 EOF
-$r = $t->run_in('host', 'nft', '-f', $rules);
-$r->{ok} or die $r->{output};
 my $mark = $t->log_mark;
 $t->write_config($config);
 $t->run;

@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 use Time::HiRes qw(time);
@@ -71,11 +70,6 @@ $t->write_file('html/hello', "hello\n");
 $t->run;
 $t->start_wgpeer($alice, peers => [$web]);
 
-sub node ($name = 'web') {
-    my $status = $t->ctl('--json', 'status', $name);
-    return JSON::PP::decode_json($status->{stdout})->{nodes}[0];
-}
-
 sub asks ($who, %o) {
     return $t->http_get($who, 'http://100.64.0.1/hello', %o);
 }
@@ -93,7 +87,8 @@ sub soon ($condition, $what, $within = WITHIN) {
 sub header ($name) { asks('alice')->header($name) // '' }
 
 sub peers ($name = 'web') {
-    return join ' ', map { $_->{name} =~ s/\..*//r } node($name)->{peers}->@*;
+    return join ' ', map { $_->{name} =~ s/\..*//r }
+        $t->node_status($name)->{peers}->@*;
 }
 
 is(header('x-node'), 'alice.tailnet.test', 'the first netmap rules');
@@ -124,7 +119,7 @@ subtest 'ways to change a file' => sub {
     soon(sub { peers('mount') eq 'bob' }, 'swapped links');
     secret(3, peers => [$alice, $bob]);
     soon(sub { peers('mount') eq 'alice bob' }, 'swapped again');
-    is(node('mount')->{error}, '', 'without an error');
+    is($t->node_status('mount')->{error}, '', 'without an error');
 };
 
 sub replace ($text) {
@@ -137,7 +132,8 @@ sub refused ($what, $error, $make) {
     my $mark = $t->log_mark;
 
     $make->();
-    soon(sub { node()->{error} =~ $error }, "$what: status says so");
+    soon(sub { $t->node_status('web')->{error} =~ $error },
+        "$what: status says so");
     ok($t->wait_for_log(qr/\[error\].*tailnetd.*$error/, 2, from => $mark),
         '  so does the log') or diag($t->log_since($mark));
     like($t->ctl('status', 'web')->{stdout}, $error, '  so does the table');
@@ -176,11 +172,11 @@ subtest 'files that are no use' => sub {
     refused('gone', qr{web\.json: No such file},
         sub { unlink "$dir/web.json" or die });
     replace($good);
-    soon(sub { node()->{error} eq '' }, 'it is back');
+    soon(sub { $t->node_status('web')->{error} eq '' }, 'it is back');
     refused('writable by others', qr{web\.json: others .*mode 0666},
         sub { chmod 0666, "$dir/web.json" or die });
     chmod 0644, "$dir/web.json" or die;
-    soon(sub { node()->{error} eq '' }, 'not any more');
+    soon(sub { $t->node_status('web')->{error} eq '' }, 'not any more');
     refused("somebody else's", qr{web\.json belongs to uid 12345: }, sub {
         $t->write_file('other', $good);
         chown 12345, 12345, "$dir/other" or die;
@@ -193,7 +189,7 @@ subtest 'files that are no use' => sub {
     rmdir "$dir/web.json" or die;
     rule(peers => [{ %$alice, user => 'back@example.com' }, $bob]);
     soon(sub { header('x-user') eq 'back@example.com' }, 'a good one rules');
-    is(node()->{error}, '', 'and there is no error any more');
+    is($t->node_status('web')->{error}, '', 'and there is no error any more');
 };
 
 subtest 'many peers' => sub {
@@ -216,7 +212,8 @@ subtest 'many peers' => sub {
     is(asks('alice')->status, 200, 'alice is still served');
     like($t->ctl('whois', 'web/100.80.39.16')->{stdout}, qr/n10000\./,
         'the last one is known');
-    is(scalar node()->{peers}->@*, MANY + 2, 'status lists them all');
+    is(scalar $t->node_status('web')->{peers}->@*, MANY + 2,
+        'status lists them all');
     rule();
     soon(sub { peers() eq 'alice bob' }, 'they are gone again', 3);
 };

@@ -50,11 +50,6 @@ $t->run;
 my $a = $t->start_wgpeer($alice, peers => [$web]);
 my $b = $t->start_wgpeer($bob, peers => [$web]);
 
-sub node () {
-    my $status = $t->ctl('--json', 'status');
-    return JSON::PP::decode_json($status->{stdout})->{nodes}[0];
-}
-
 sub asks ($who, %o) {
     return $t->http_get($who, 'http://100.64.0.1/hello', %o);
 }
@@ -71,7 +66,8 @@ sub soon ($condition, $what, $within = 1) {
 sub header ($name) { asks('alice', timeout => 2)->header($name) // '' }
 
 sub peers () {
-    return join ' ', map { $_->{name} =~ s/\..*//r } node()->{peers}->@*;
+    return join ' ', map { $_->{name} =~ s/\..*//r }
+        $t->node_status->{peers}->@*;
 }
 
 # Whom nginx has forgotten keeps a session that is worth nothing, and would
@@ -135,11 +131,12 @@ subtest 'endpoints' => sub {
     soon(sub { peers() eq 'bob' }, 'alice is away');
     my $silent = $t->underlay('nobody') . ':41641';
     rule(peers => [{ %$alice, endpoints => [$silent] }, $bob]);
-    soon(sub { (node()->{peers}[0]{endpoint} // '') eq $silent },
+    soon(sub { ($t->node_status->{peers}[0]{endpoint} // '') eq $silent },
         'she is said to be where she is not');
     ok(!$t->ctl('ping', 'alice')->{ok}, 'she does not answer');
     rule();
-    soon(sub { node()->{peers}[0]{endpoint} eq $alice->{endpoints}[0] },
+    soon(sub { $t->node_status->{peers}[0]{endpoint}
+        eq $alice->{endpoints}[0] },
         'the netmap knows better');
     ok(Test::Tailnet::Process::until_true(10,
         sub { $t->ctl('ping', 'alice')->{ok} }), 'she answers there');
@@ -147,12 +144,12 @@ subtest 'endpoints' => sub {
     $a->rebind(5000);
     $t->run_in('alice', 'ping', '-c', 1, '-w', 5, '100.64.0.1');
     my $now = $t->underlay('alice') . ':5000';
-    soon(sub { node()->{peers}[0]{endpoint} eq $now }, 'she moves', 2);
+    soon(sub { $t->node_status->{peers}[0]{endpoint} eq $now }, 'she moves', 2);
     rule(peers => [{ %$alice, endpoints => [$silent],
         user => 'new@example.com' }, $bob]);
-    soon(sub { node()->{peers}[0]{user} eq 'new@example.com' },
+    soon(sub { $t->node_status->{peers}[0]{user} eq 'new@example.com' },
         'another netmap');
-    is(node()->{peers}[0]{endpoint}, $now, 'what was seen is kept');
+    is($t->node_status->{peers}[0]{endpoint}, $now, 'what was seen is kept');
     $a->rebind($alice->{port});
     anew($a);
     rule();
@@ -171,28 +168,32 @@ subtest 'key expiry' => sub {
     cmp_ok(time - $start, '>', 1.5, 'when it was its time');
     is(asks('bob')->status, 200, 'others are served');
     rule(peers => [{ %$alice, key_expiry => in_seconds(3600) }, $bob]);
-    soon(sub { node()->{peers}[0]{key_expiry} > time + 60 }, 'it is renewed');
+    soon(sub { $t->node_status->{peers}[0]{key_expiry} > time + 60 },
+        'it is renewed');
     anew($a);
     is(asks('alice')->status, 200, 'and let in');
     rule(peers => [$alice, { %$bob, map => { Expired => JSON::PP::true } }]);
     soon(sub { asks('bob', timeout => 0.5)->status != 200 },
         'a peer that is marked as expired is cut off');
     rule();
-    soon(sub { exists node()->{peers}[1]{endpoint} }, 'until it is renewed');
+    soon(sub { exists $t->node_status->{peers}[1]{endpoint} },
+        'until it is renewed');
     anew($b);
     is(asks('bob')->status, 200, 'and let in');
 
     rule(self => { %$web, key_expiry => in_seconds(2) });
-    soon(sub { node()->{state} eq 'expired' }, "the node's own key expires",
+    soon(sub { $t->node_status->{state} eq 'expired' },
+        "the node's own key expires",
         3);
     is(asks($_, timeout => 1)->exit, 28, "$_ gets nothing")
         for qw(alice bob);
-    like(node()->{error}, qr/^its own key has expired: nothing is forwarded/,
+    like($t->node_status->{error},
+        qr/^its own key has expired: nothing is forwarded/,
         'which the status says');
     is(() = $t->read_log =~ /node "web": its own key has expired/g, 1,
         'and the error log, once');
     rule();
-    soon(sub { node()->{state} eq 'running' }, 'until it is renewed');
+    soon(sub { $t->node_status->{state} eq 'running' }, 'until it is renewed');
     ok($t->wait_http('alice', 'http://100.64.0.1/hello', 10)->ok,
         'alice is served again');
 };

@@ -57,28 +57,13 @@ http { server { listen 127.0.0.1:8080; return 204; } }
 EOF
 $t->run;
 
-sub status ($name) {
-    my $r = $t->ctl('--json', 'status', $name);
-    my $doc = eval { decode_json($r->{stdout}) } or return {};
-    return $doc->{nodes}[0] // {};
-}
-
-sub wait_state ($name, $want, $seconds = 20) {
-    my $state = '';
-
-    Test::Tailnet::Process::until_true($seconds, sub {
-        $state = status($name)->{control}{state} // '';
-        return $state eq $want;
-    });
-    return $state;
-}
-
 sub made { decode_json($control->command('GET', "/clients/$secret"))->{Made}->@* }
 
 # ---- keys are made ----
 
-is(wait_state('plain', 'running'), 'running', 'a node joins with a secret');
-is(wait_state('kept', 'running'), 'running', 'and one with options');
+is($t->wait_control('plain', 'running'), 'running',
+    'a node joins with a secret');
+is($t->wait_control('kept', 'running'), 'running', 'and one with options');
 my ($plain) = grep { $_->{Tags}->@* == 1 } made();
 my ($kept) = grep { $_->{Tags}->@* == 2 } made();
 is_deeply($plain->{Tags}, ['tag:web'], 'the key has the tags of the node');
@@ -108,8 +93,8 @@ for my $case (
 {
     my ($name, $words) = @$case;
 
-    is(wait_state($name, 'refused'), 'refused', "$name: refused");
-    like(status($name)->{error}, $words, 'the status says why');
+    is($t->wait_control($name, 'refused'), 'refused', "$name: refused");
+    like($t->node_status($name)->{error}, $words, 'the status says why');
     ok($t->wait_for_log(qr/\[error?\].*node "$name": no auth key: .*$words/, 5),
         'the log, too');
 }
@@ -137,7 +122,7 @@ for my $case (
         name => 'login');
     my $is = {};
     Test::Tailnet::Process::until_true(15, sub {
-        $is = status('kept')->{control} // {};
+        $is = $t->node_status('kept')->{control} // {};
         return $is->{state} eq $state && $is->{words} =~ $words;
     });
     is($is->{state}, $state, "$what: $state");

@@ -6,7 +6,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
@@ -50,11 +49,6 @@ $t->run;
 my $a = $t->start_wgpeer($alice, peers => [$web]);
 $t->start_wgpeer($bob, peers => [$web]);
 
-sub node () {
-    my $doc = JSON::PP::decode_json($t->ctl('--json', 'status')->{stdout});
-    return $doc->{nodes}[0];
-}
-
 # Services on nginx's node that nginx knows nothing of: HTTP on 9000 and UDP
 # echo on 9001, in both families.
 my $echo = $t->write_file('echo.pl', <<'EOF2');
@@ -89,7 +83,7 @@ sub serve ($who, @cmd) {
     $proc->wait_stdout(qr/^ready$/m, 5) or die "@cmd: " . $proc->stderr;
 }
 ok(Test::Tailnet::Process::until_true(5,
-    sub { node()->{state} eq 'running' }), 'the node runs');
+    sub { $t->node_status->{state} eq 'running' }), 'the node runs');
 for my $addr ($web4, $web6) {
     serve('web', $httpd, $addr, 9000, "$dir/html");
     serve('web', $echo, 'serve', $addr, 9001);
@@ -129,7 +123,7 @@ sub reach ($who) {
         : "IPv4: $by_family[0], IPv6: $by_family[1]";
 }
 
-sub generation () { node()->{generation} }
+sub generation () { $t->node_status->{generation} }
 
 # ruled(rules): they are in force when it returns.
 sub ruled (@rules) {
@@ -145,11 +139,11 @@ sub dst (@ports) {
 
 tcp($_, $web4, 80) for qw(alice bob);
 subtest 'without rules' => sub {
-    my $before = node()->{filter};
+    my $before = $t->node_status->{filter};
 
     is(reach('alice'), '80 81 echo',
         'the ports of tailnet_listen and echo, nothing else');
-    my $after = node()->{filter};
+    my $after = $t->node_status->{filter};
     cmp_ok($after->{drop_no_rule} - $before->{drop_no_rule}, '>=', 4,
         'what is not let in is counted');
     cmp_ok($after->{accept_rule}, '>', $before->{accept_rule},
@@ -214,7 +208,7 @@ subtest 'listeners come and go' => sub {
         'and open for peers');
 };
 
-my %count = node()->{filter}->%*;
+my %count = $t->node_status->{filter}->%*;
 is($count{$_}, 0, "no $_") for qw(drop_header drop_length drop_jailed
     drop_not_local);
 

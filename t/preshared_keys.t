@@ -6,7 +6,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
@@ -38,11 +37,6 @@ EOC
 
 sub secrets ($text) { $t->write_file('web.psk', $text, 0600) }
 
-sub node () {
-    my $status = JSON::PP::decode_json($t->ctl('--json', 'status')->{stdout});
-    return $status->{nodes}[0];
-}
-
 # as(psk): what alice gets in a session that begins now.
 my $a;
 sub as ($psk) {
@@ -53,7 +47,7 @@ sub as ($psk) {
 
 sub has_error ($regex) {
     return Test::Tailnet::Process::until_true(5,
-        sub { node()->{error} =~ $regex });
+        sub { $t->node_status->{error} =~ $regex });
 }
 
 $t->netmap('web.json', self => $web, peers => [$alice]);
@@ -66,14 +60,14 @@ $a = $t->start_wgpeer($alice, peers => [$web]);
 
 my $bad = qr{web\.psk: line 2: };
 ok(has_error($bad), 'a bad file is shown in status')
-    or diag(explain(node()));
+    or diag(explain($t->node_status));
 like($t->read_log, qr/\[error\].*tailnetd.*$bad/, 'and in the log');
-is(node()->{state}, 'waiting', 'the node waits');
+is($t->node_status->{state}, 'waiting', 'the node waits');
 is(as(undef), 0, 'nobody is talked to without');
 $t->netmap('web.json', self => $web, peers => [$alice, $bob]);
 ok(!Test::Tailnet::Process::until_true(1,
-    sub { node()->{peers}->@* }), 'a netmap does not change that');
-like(node()->{error}, $bad, 'nor the reason');
+    sub { $t->node_status->{peers}->@* }), 'a netmap does not change that');
+like($t->node_status->{error}, $bad, 'nor the reason');
 
 secrets("# alice\n$alice->{pub} $first\n");
 ok($t->reload, 'mended');
@@ -92,9 +86,10 @@ ok($t->reload, 'a bad file again');
 ok(has_error($bad), 'is shown again');
 is(as($second), 200, 'the keys before are used');
 $t->netmap('web.json', self => $web, peers => [$bob]);
-ok(Test::Tailnet::Process::until_true(5, sub { node()->{peers}->@* == 1 }),
+ok(Test::Tailnet::Process::until_true(5,
+    sub { $t->node_status->{peers}->@* == 1 }),
     'a new netmap rules with them');
-like(node()->{error}, $bad, 'the error stays');
+like($t->node_status->{error}, $bad, 'the error stays');
 $t->netmap('web.json', self => $web, peers => [$alice, $bob]);
 
 $t->write_config($config =~ s/^\s*preshared_keys.*\n//mr);

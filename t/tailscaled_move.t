@@ -8,7 +8,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Digest::SHA ();
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 use Time::HiRes qw(time);
@@ -53,14 +52,6 @@ my $alice = $t->start_tailscaled('alice', control => $control,
 my $web = $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 my $ip = $web->{Node}{Addresses}[0] =~ s{/.*}{}r;
 
-# way(): how nginx reaches alice: { path, endpoint }.
-sub way () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) } // {};
-    my ($peer) = grep { $_->{name} =~ /^alice\./ }
-        map { $_->{peers}->@* } ($doc->{nodes} // [])->@*;
-    return $peer // {};
-}
-
 # at(name): the addresses of a host, as in text of an endpoint.
 sub at ($name) {
     my $four = $t->underlay($name);
@@ -75,7 +66,7 @@ sub wait_direct ($seconds) {
     my $begin = time;
 
     return Test::Tailnet::Process::until_true($seconds, sub {
-        my $way = way();
+        my $way = $t->peer_status('alice');
         return ($way->{path} // '') eq 'direct' && $way->{endpoint} =~ $peer
             && ($alice->peer('web')->{CurAddr} // '') =~ $host;
     }) ? time - $begin : undef;
@@ -83,7 +74,7 @@ sub wait_direct ($seconds) {
 
 is($t->wait_http('alice', "http://$ip/", 5)->status, 200, 'alice is served');
 ok(defined wait_direct(10), 'directly')
-    or diag(explain(way(), $alice->peer('web')));
+    or diag(explain($t->peer_status('alice'), $alice->peer('web')));
 
 for my $who (qw(alice host)) {
     my $loop = $t->start_reqloop('alice', url => "http://$ip:80/",
@@ -94,7 +85,7 @@ for my $who (qw(alice host)) {
     $t->readdress($who);
     my $seconds = wait_direct(40);
     ok(defined $seconds, "$who has moved: directly again")
-        or diag(explain(way(), $alice->peer('web')));
+        or diag(explain($t->peer_status('alice'), $alice->peer('web')));
     note(sprintf 'after %.1f s', $seconds // -1);
     my $r = $get->response;
     ok($r->ok, 'the download came to its end') or diag($r->text);

@@ -10,7 +10,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -58,34 +57,18 @@ $_->wait_login for values %peer;
 my $web = $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 my $ip = $web->{Node}{Addresses}[0] =~ s{/.*}{}r;
 
-sub node () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) } // {};
-    return ($doc->{nodes} // [])->[0] // {};
-}
-
-# path(name): how nginx reaches a peer: idle, relay, direct or doubt.
-sub path ($name) {
-    my ($peer) = grep { $_->{name} =~ /^\Q$name\E\./ }
-        (node()->{peers} // [])->@*;
-    return $peer->{path} // '';
-}
-
-sub wait_path ($name, $want, $seconds) {
-    return Test::Tailnet::Process::until_true($seconds,
-        sub { path($name) eq $want });
-}
-
 # ---- what both say of their routers ----
 
 Test::Tailnet::Process::until_true(15,
-    sub { defined node()->{network}{mapping_varies} });
-is(!!node()->{network}{mapping_varies}, $kind eq 'hard',
+    sub { defined $t->node_status->{network}{mapping_varies} });
+is(!!$t->node_status->{network}{mapping_varies}, $kind eq 'hard',
     "behind a router of the $kind kind, as is known")
-    or diag(explain(node()->{network}));
+    or diag(explain($t->node_status->{network}));
 my $seen = "10.77.0." . $t->leg("host-router");
 ok((grep { $_->{type} eq 'stun' && $_->{at} =~ /^\Q$seen\E:/ }
-    (node()->{network}{endpoints} // [])->@*), 'and its address is known')
-    or diag(explain(node()->{network}));
+    ($t->node_status->{network}{endpoints} // [])->@*),
+    'and its address is known')
+    or diag(explain($t->node_status->{network}));
 
 # ---- all are served, and reached as well as can be ----
 
@@ -113,7 +96,7 @@ is(!!$direct{alice}, $kind eq 'easy',
 ok(!$direct{bob}, 'bob, behind a hard one, by relay');
 for my $who (@peers) {
     my $want = $direct{$who} ? 'direct' : 'relay';
-    ok(wait_path($who, $want, 20), "nginx reaches $who: $want")
+    ok($t->wait_path($who, $want, 20), "nginx reaches $who: $want")
         or diag($t->ctl('--json', 'status')->{stdout});
     like($peer{$who}->ping($ip, $direct{$who} ? (direct => 1) : ()),
         $direct{$who} ? qr/ via \d/ : qr/ via DERP/, "$who sees it so, too");
@@ -139,7 +122,7 @@ $t->expect_alert(qr{engine \d+ was killed by signal 9});
 ok($t->kill_engine, 'the engine is killed');
 is($t->wait_http($_, "http://$ip/", 10)->status, 200,
     "$_ is served by the next one") for @peers;
-ok(wait_path($_, 'direct', 15), "$_ directly, as before")
+ok($t->wait_path($_, 'direct', 15), "$_ directly, as before")
     for grep { $direct{$_} } @peers;
 for my $who (@peers) {
     my ($s, $m) = map { $_->stop } $loop{$who}, $meter{$who};

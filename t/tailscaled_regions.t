@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 use Time::HiRes qw(time);
@@ -48,14 +47,9 @@ $_->wait_login for values %peer;
 my $web = $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 my $ip = $web->{Node}{Addresses}[0] =~ s{/.*}{}r;
 
-sub node () {
-    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) } // {};
-    return ($doc->{nodes} // [])->[0] // {};
-}
-
 # home(): nginx's, as it says and as the control server says, where both agree.
 sub home () {
-    my $said = node()->{network}{home} // 0;
+    my $said = $t->node_status->{network}{home} // 0;
     my $known = $control->node('web')->{Node}{HomeDERP} // 0;
     return $said == $known ? $said : 0;
 }
@@ -69,24 +63,14 @@ sub wait_home ($seconds, @want) {
     return $home;
 }
 
-sub path ($name) {
-    my ($peer) = grep { $_->{name} =~ /^\Q$name\E\./ }
-        (node()->{peers} // [])->@*;
-    return $peer->{path} // '';
-}
-
-sub wait_path ($name, $want, $seconds) {
-    return Test::Tailnet::Process::until_true($seconds,
-        sub { path($name) eq $want });
-}
-
 is($t->wait_http($_, "http://$ip/", 5)->status, 200, "$_ is served")
     for qw(alice carol);
-ok(wait_path('carol', 'direct', 10), 'carol directly');
+ok($t->wait_path('carol', 'direct', 10), 'carol directly');
 $peer{alice}->block_udp;
-ok(wait_path('alice', 'relay', 15), 'alice, whose UDP is blocked, by relay');
+ok($t->wait_path('alice', 'relay', 15),
+    'alice, whose UDP is blocked, by relay');
 my $home = wait_home(10, 1, 2);
-ok($home, 'nginx has a home') or diag(explain(node()->{network}));
+ok($home, 'nginx has a home') or diag(explain($t->node_status->{network}));
 
 my $others = $t->start_reqloop('carol', url => "http://$ip:80/",
     interval => 10, timeout => 10_000, size => 6);
@@ -98,7 +82,7 @@ for my $dies ($home, 3 - $home) {
     $control->relay(0, $dies);
     is(wait_home(60, 3 - $dies), 3 - $dies,
         "region $dies dies: region " . (3 - $dies) . ' is home')
-        or diag(explain(node()->{network}));
+        or diag(explain($t->node_status->{network}));
     note(sprintf 'after %.1f s', time - $begin);
     is($t->wait_http('alice', "http://$ip/", 60)->status, 200,
         'alice is served by it');

@@ -8,7 +8,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Digest::SHA ();
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 use Time::HiRes qw(time);
@@ -55,22 +54,6 @@ $_->wait_login for values %peer;
 my $web = $control->wait_node('web', 10) or BAIL_OUT('nginx has not joined');
 my $ip = $web->{Node}{Addresses}[0] =~ s{/.*}{}r;
 
-# path(name): how nginx reaches a peer: idle, relay, direct or doubt.
-sub path ($name) {
-    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) } // {};
-    my ($peer) = grep { $_->{name} =~ /^\Q$name\E\./ }
-        map { $_->{peers}->@* } ($doc->{nodes} // [])->@*;
-    return $peer->{path} // '';
-}
-
-# wait_path(name, path, seconds): how long it takes, or undef.
-sub wait_path ($name, $want, $seconds) {
-    my $begin = time;
-
-    return Test::Tailnet::Process::until_true($seconds,
-        sub { path($name) eq $want }) ? time - $begin : undef;
-}
-
 # tailscaled trusts a direct path for 6.5 s after the last answer, and TCP's own
 # patience doubles meanwhile.
 sub loop ($who) {
@@ -91,7 +74,7 @@ sub unharmed ($loop, $what) {
 
 is($t->wait_http($_, "http://$ip/", 5)->status, 200, "$_ is served")
     for qw(alice carol);
-ok(defined wait_path('alice', 'direct', 5), 'directly');
+ok($t->wait_path('alice', 'direct', 5), 'directly');
 
 # ---- UDP is blocked while requests run ----
 
@@ -100,7 +83,7 @@ my $others = loop('carol');
 my $get = $t->fetch('alice', "http://$ip/big", rate => '400k', timeout => 60);
 ok($get->wait_received(100_000, 10), 'a download has begun');
 $peer{alice}->block_udp;
-ok(defined wait_path('alice', 'relay', 15), 'UDP blocked: by the relay')
+ok($t->wait_path('alice', 'relay', 15), 'UDP blocked: by the relay')
     or diag($t->ctl('--json', 'status')->{stdout});
 like($peer{alice}->ping($ip), qr/^pong from web .* via DERP\(test\)/,
     'tailscale ping: by the relay');
@@ -135,9 +118,7 @@ note(sprintf 'after %.1f s', time - $begin);
 # ---- UDP passes again ----
 
 $peer{alice}->unblock_udp;
-my $seconds = wait_path('alice', 'direct', 30);
-ok(defined $seconds, 'unblocked: direct within 30 s');
-note(sprintf 'direct again after %.1f s', $seconds // -1);
+ok($t->wait_path('alice', 'direct', 30), 'unblocked: direct within 30 s');
 unharmed($loop, 'alice');
 my $s = unharmed($others, 'carol, direct');
 cmp_ok($s->{max_gap_ms}, '<', 2000, 'the engine is all she waited for');

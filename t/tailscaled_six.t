@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -42,7 +41,7 @@ $t->write_file('html/index.html', "hello\n");
 
 # block(what): UDP that alice does not get out or in.
 sub block ($what) {
-    my $rules = $t->write_file('alice.nft', <<"EOF");
+    $t->nft('alice', <<"EOF");
 table inet six { }
 delete table inet six
 table inet six {
@@ -56,11 +55,8 @@ table inet six {
     }
 }
 EOF
-    my $r = $t->run_in('alice', 'nft', '-f', $rules);
-    $r->{ok} or die $r->{output};
 }
 
-$t->underlay('alice');
 block('meta nfproto ipv4');
 $t->run;
 my $alice = $t->start_tailscaled('alice', control => $control,
@@ -93,7 +89,8 @@ sub wait_six ($seconds) {
 
 my $loop = $t->start_reqloop('alice', url => "http://$ip:80/", parallel => 2,
     interval => 20, timeout => 25_000, size => 6);
-ok(wait_six(30), 'directly, by IPv6') or diag(explain(peer()));
+ok(wait_six(30), 'directly, by IPv6')
+    or diag(explain($t->peer_status('alice')));
 like($alice->ping($ip, direct => 1), qr/ via \[fd77::1\]:41641 /,
     'tailscale ping');
 like($t->ctl('ping', 'alice')->{output}, qr/ via .*\[fd77::/,
@@ -101,10 +98,10 @@ like($t->ctl('ping', 'alice')->{output}, qr/ via .*\[fd77::/,
 is($t->http_get('alice', "http://[$ip6]/")->status, 200, 'IPv6 in IPv6');
 
 block('');
-ok(Test::Tailnet::Process::until_true(30,
-    sub { (peer()->{path} // '') eq 'relay' }), 'UDP blocked: by the relay');
+ok($t->wait_path('alice', 'relay', 30), 'UDP blocked: by the relay');
 block('meta nfproto ipv4');
-ok(wait_six(40), 'and directly again') or diag(explain(peer()));
+ok(wait_six(40), 'and directly again')
+    or diag(explain($t->peer_status('alice')));
 my $s = $loop->stop;
 is($s->{failures}, 0, "of $s->{requests} requests none has failed")
     or diag(explain($s->{reasons}));

@@ -6,7 +6,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP qw(decode_json);
 use Test::More;
 use Test::Tailnet;
 
@@ -52,12 +51,7 @@ http { server { listen 127.0.0.1:8080; return 204; } }
 EOF
 $t->run;
 
-sub state_of ($name) {
-    my $doc = eval { decode_json($t->ctl('--json', 'status')->{stdout}) };
-    my ($n) = grep { $_->{name} eq $name } $doc->{nodes}->@*;
-
-    return $n->{state} // '';
-}
+sub state_of ($name) { $t->node_status($name)->{state} // '' }
 
 ok($t->wait_for_log(
     qr/\[error\].*node "web" cannot run: UDP port 41641 is in use by another program/, 10),

@@ -8,7 +8,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Digest::SHA;
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
@@ -88,10 +87,7 @@ my %sha256 = map { $_ => Digest::SHA->new(256)
 
 $t->run;
 
-sub wireguard () {
-    my $status = JSON::PP::decode_json($t->ctl('--json', 'status')->{stdout});
-    return $status->{nodes}[0]{wireguard};
-}
+sub wireguard () { $t->node_status->{wireguard} }
 
 for my $peer (@peers) {
     my $wg = $t->start_wgpeer($peer, peers => [{

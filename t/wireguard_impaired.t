@@ -46,15 +46,7 @@ my $sha256 = Digest::SHA->new(256)->addfile($file)->hexdigest;
 
 $t->run;
 
-sub node () {
-    my $status = JSON::PP::decode_json($t->ctl('--json', 'status')->{stdout});
-    return $status->{nodes}[0];
-}
-
-sub endpoint ($name) {
-    my ($peer) = grep { $_->{name} =~ /^$name\./ } node()->{peers}->@*;
-    return $peer->{endpoint};
-}
+sub endpoint ($name) { $t->peer_status($name)->{endpoint} }
 
 # alice behind the bad path, bob on the good one.  Keepalives tell nginx that
 # they have moved, should no packet of theirs be on its way just then.
@@ -92,7 +84,7 @@ isnt(endpoint('alice'), $port{alice},
 is(endpoint('bob'), $t->underlay('bob') . ':5000',
     'nginx follows bob to his new port');
 
-my $counters = node()->{wireguard};
+my $counters = $t->node_status->{wireguard};
 my $stats = $bad->stop;
 for my $direction (qw(up down)) {
     my $c = $stats->{$direction};

@@ -7,7 +7,6 @@ use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
@@ -46,12 +45,7 @@ $t->write_file('html/hello', "hello\n");
 
 $t->run;
 
-sub node () {
-    my $status = JSON::PP::decode_json($t->ctl('--json', 'status')->{stdout});
-    return $status->{nodes}[0];
-}
-
-sub wireguard () { node()->{wireguard} }
+sub wireguard () { $t->node_status->{wireguard} }
 
 # changes(before): WireGuard's counters of drops and cookies that have changed
 # since then, as "name=difference ...".
@@ -250,6 +244,6 @@ subtest 'a flood of initiations' => sub {
     is(changes($before), '', 'without a cookie');
 };
 
-is(node()->{state}, 'running', 'the node is as it was');
+is($t->node_status->{state}, 'running', 'the node is as it was');
 
 $t->done_testing;

@@ -8,7 +8,6 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Digest::SHA;
-use JSON::PP ();
 use Test::More;
 use Test::Tailnet;
 
@@ -53,10 +52,7 @@ my $sha256 = Digest::SHA->new(256)->addfile($file)->hexdigest;
 
 $t->run;
 
-sub wireguard () {
-    my $status = JSON::PP::decode_json($t->ctl('--json', 'status')->{stdout});
-    return $status->{nodes}[0]{wireguard};
-}
+sub wireguard () { $t->node_status->{wireguard} }
 
 sub until_true { Test::Tailnet::Process::until_true(@_) }
 

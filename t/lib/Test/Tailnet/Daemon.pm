@@ -1,11 +1,48 @@
 package Test::Tailnet::Daemon;
 
-# The processes of tailnetd that an nginx of the test has started, and what
-# they hold.
+# The processes of tailnetd that an nginx of the test has started: what they
+# say and what they hold.
 
 use v5.36;
 
+use JSON::PP ();
+
 use Test::Tailnet::Process;
+
+# node_status(name): the row of a node in "tailnetctl --json status" (default:
+# the first one), or {} while there is none.
+sub node_status ($self, @name) {
+    my $said = $self->ctl('--json', 'status', @name)->{stdout};
+    my $doc = eval { JSON::PP::decode_json($said) } // {};
+
+    return ($doc->{nodes} // [])->[0] // {};
+}
+
+# peer_status(name): the row of a peer in that of the first node, or {}.
+sub peer_status ($self, $name) {
+    my ($peer) = grep { $_->{name} =~ /^\Q$name\E\./ }
+        ($self->node_status->{peers} // [])->@*;
+    return $peer // {};
+}
+
+# wait_path(name, path, seconds): true when nginx reaches that peer so (idle,
+# relay, direct or doubt) in time.
+sub wait_path ($self, $name, $want, $seconds) {
+    return Test::Tailnet::Process::until_true($seconds,
+        sub { ($self->peer_status($name)->{path} // '') eq $want });
+}
+
+# wait_control(node, state, seconds): until the node's control client is in that
+# state; the one that it is in at last.
+sub wait_control ($self, $node, $want, $seconds = 20) {
+    my $state;
+
+    Test::Tailnet::Process::until_true($seconds, sub {
+        $state = $self->node_status($node)->{control}{state} // '';
+        return $state eq $want;
+    });
+    return $state;
+}
 
 # holder(dir): the id of the holder behind the nginx whose pid file is in dir
 # (default: the test's), or undef.

@@ -73,7 +73,7 @@ sub nat ($self, $name, $kind) {
     $self->{gateway}{$name} = "192.168.$n.1";
     # What nobody has asked for must not become a connection of the router's
     # own: the port would be taken, and what leaves by it next gets another.
-    my $rules = $self->write_file("$router.nft", <<"EOF");
+    $self->nft($router, <<"EOF");
 table ip nat {
     chain out {
         type nat hook postrouting priority 100;
@@ -87,9 +87,16 @@ table ip filter {
     }
 }
 EOF
-    output('ip', 'netns', 'exec', $outer, 'nft', '-f', $rules);
     output('ip', 'netns', 'exec', $outer, 'sh', '-c',
         'echo 1 >/proc/sys/net/ipv4/ip_forward');
+}
+
+# nft(name, rules): of the packet filter of a host.
+sub nft ($self, $name, $rules) {
+    my $file = $self->write_file("$name.nft", $rules);
+
+    $self->leg($name);
+    output('ip', 'netns', 'exec', $self->ns($name), 'nft', '-f', $file);
 }
 
 # default_route(name, gateway): for programs that take a host without one for

@@ -156,7 +156,7 @@ sub ping ($self, $address, %o) {
 
 # block_udp(), unblock_udp(): all UDP that would leave or enter its host.
 sub block_udp ($self) {
-    $self->nft(<<'EOF');
+    $self->{t}->nft($self->{name}, <<'EOF');
 table inet block {
     chain out {
         type filter hook output priority 0;
@@ -170,14 +170,8 @@ table inet block {
 EOF
 }
 
-sub unblock_udp ($self) { $self->nft("delete table inet block\n") }
-
-sub nft ($self, $rules) {
-    my $t = $self->{t};
-    my $file = $t->write_file("$self->{name}.nft", $rules);
-    my $r = $t->run_in($self->{name}, 'nft', '-f', $file);
-
-    $r->{ok} or die "nft on $self->{name}: $r->{output}";
+sub unblock_udp ($self) {
+    $self->{t}->nft($self->{name}, "delete table inet block\n");
 }
 
 sub stop ($self, $signal = 'TERM') {
