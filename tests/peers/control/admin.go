@@ -38,7 +38,7 @@ func (t *tailnet) find(name string) (*tailcfg.Node, *node) {
 //	DELETE /keys/KEY
 //	POST   /clients      {"Secret","Tags"}: an OAuth client, see oauth.go
 //	GET    /clients/SECRET               what it asked for
-//	PATCH  /nodes/NAME   {"User","Tags","Online","Approved","KeyExpiry","CapMap","Name"}
+//	PATCH  /nodes/NAME   {"User","Tags","Online","Approved","KeyExpiry","CapMap","Name","Notices"}
 //	DELETE /nodes/NAME
 //	POST   /nodes/NAME/kick              its channel is closed
 //	POST   /nodes/NAME/end               its map stream ends

@@ -7,6 +7,7 @@ import (
 	"tailscale.com/tailcfg"
 	"tailscale.com/tstest/integration/testcontrol"
 	"tailscale.com/types/key"
+	"tailscale.com/util/mak"
 )
 
 // learn takes what a lite update says of its node: with AltMapStream,
@@ -147,6 +148,16 @@ func diff(before, now *tailcfg.MapResponse) *tailcfg.MapResponse {
 	}
 	if !same(before.UserProfiles, now.UserProfiles) {
 		d.UserProfiles = now.UserProfiles
+	}
+	for id := range before.DisplayMessages {
+		if now.DisplayMessages[id] == nil {
+			mak.Set(&d.DisplayMessages, id, nil)
+		}
+	}
+	for id, m := range now.DisplayMessages {
+		if !same(before.DisplayMessages[id], m) {
+			mak.Set(&d.DisplayMessages, id, m)
+		}
 	}
 	old := map[tailcfg.NodeID]*tailcfg.Node{}
 	for _, p := range before.Peers {

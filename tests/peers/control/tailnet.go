@@ -14,6 +14,7 @@ import (
 	"tailscale.com/tailcfg"
 	"tailscale.com/tstest/integration/testcontrol"
 	"tailscale.com/types/key"
+	"tailscale.com/util/mak"
 )
 
 // An authKey admits nodes of a user, or tagged ones.
@@ -38,6 +39,9 @@ type node struct {
 	Name      string // "": its host name
 	lastSeen  time.Time
 	machine   key.MachinePublic
+
+	// What it is told; nil: not any more.
+	Notices map[tailcfg.DisplayMessageID]*tailcfg.DisplayMessage
 }
 
 type session struct {
@@ -312,6 +316,11 @@ func (t *tailnet) build(req *tailcfg.MapRequest) *tailcfg.MapResponse {
 	}
 	now := time.Now().UTC()
 	res.ControlTime = &now
+	for id, m := range me.Notices {
+		if m != nil {
+			mak.Set(&res.DisplayMessages, id, m)
+		}
+	}
 	res.Domain = t.domain
 	users := map[tailcfg.UserID]tailcfg.UserProfile{}
 	t.dress(res.Node, me, true, users)

@@ -111,7 +111,7 @@ sub wait_node ($self, $name, $seconds, $test = sub ($n) { $n->{Connected} }) {
 }
 
 # set(hostname, fields): User, Tags, Online, Approved, KeyExpiry, CapMap,
-# Name ("": its host name).
+# Name ("": its host name), Notices (a patch of DisplayMessages).
 sub set ($self, $name, %fields) {
     $self->command('PATCH', "/nodes/$name", \%fields);
 }
