@@ -88,9 +88,19 @@ print_peer(const json_t *peer)
 }
 
 static void
+print_notice(const json_t *notice)
+{
+    const char *severity = text_of(notice, "severity");
+
+    printf("  the control server says%s%s%s: %s\n",
+        severity[0] == '\0' ? "" : " (", severity,
+        severity[0] == '\0' ? "" : ")", text_of(notice, "words"));
+}
+
+static void
 print_node(const json_t *node)
 {
-    const json_t *self = json_object_get(node, "self"), *peer;
+    const json_t *self = json_object_get(node, "self"), *peer, *notice;
     const char *error = text_of(node, "error");
     size_t i;
 
@@ -99,6 +109,9 @@ print_node(const json_t *node)
     if (self != NULL)
         printf("  %-16s %s (this node)\n", first_address(self),
             text_of(self, "name"));
+    json_array_foreach(
+        json_object_get(json_object_get(node, "control"), "notices"), i, notice)
+        print_notice(notice);
     json_array_foreach(json_object_get(node, "peers"), i, peer)
         print_peer(peer);
 }

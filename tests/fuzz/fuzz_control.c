@@ -1,7 +1,7 @@
 /* links: tailnetd/control/control.c tailnetd/control/session.c */
 /* links: tailnetd/control/login.c tailnetd/control/poll.c tailnetd/control/renewal.c */
 /* links: tailnetd/control/pong.c tailnetd/control/message_pong.c tailnetd/control/oauth.c */
-/* links: tailnetd/control/cache.c */
+/* links: tailnetd/control/cache.c tailnetd/control/notice.c */
 /* links: tailnetd/control/message.c tailnetd/control/message_oauth.c */
 /* links: tailnetd/control/url.c tailnetd/control/map_frame.c */
 /* links: tailnetd/control/map_state.c tailnetd/control/map_yard.c */
@@ -359,7 +359,7 @@ static const char *const maps[] = {
     "{\"PingRequest\":{\"URL\":\"http://127.0.0.1/r\",\"IP\":\"100.64.0.2\","
     "\"Types\":\"disco,TSMP,ICMP,peerapi,x\"}}",
     "{\"ControlTime\":\"2027-01-16T08:00:00Z\",\"PopBrowserURL\":\"https://"
-    "b\"}",
+    "b\",\"DisplayMessages\":{\"*\":null,\"m\":{\"Text\":\"t\"}}}",
     "{}",
 };
 

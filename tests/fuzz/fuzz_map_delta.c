@@ -162,7 +162,13 @@ apply(struct map_state *s, const void *text, size_t len)
     FUZZ_MUST(rc == 0 || (rc == -1 && why[0] != '\0'));
     if (d.ping.url != NULL)
         FUZZ_MUST(d.ping.types != NULL && d.ping.payload != NULL);
-    FUZZ_MUST(d.sleep <= 300 && d.nhealth <= MAP_DELTA_MAX_HEALTH);
+    FUZZ_MUST(d.sleep <= 300 && d.nnotices <= MAP_DELTA_MAX_NOTICES);
+    for (size_t i = 0; i < d.nnotices; i++) {
+        FUZZ_MUST(strlen(d.notices[i].title) <= NETMAP_MAX_STRING);
+        FUZZ_MUST(strlen(d.notices[i].text) <= NETMAP_MAX_STRING);
+        FUZZ_MUST(strlen(d.notices[i].url) <= NETMAP_MAX_STRING);
+        FUZZ_MUST(d.notices[i].id != NULL || d.notices[i].text[0] != '\0');
+    }
     FUZZ_MUST(d.keepalive || rc != 0 || map_state_ready(s));
     map_delta_clear(&d);
     return rc;

@@ -1,6 +1,6 @@
 /* links: tailnetd/control/control.c tailnetd/control/session.c */
 /* links: tailnetd/control/login.c tailnetd/control/poll.c */
-/* links: tailnetd/control/cache.c */
+/* links: tailnetd/control/cache.c tailnetd/control/notice.c */
 /* links: tailnetd/control/renewal.c tailnetd/control/pong.c */
 /* links: tailnetd/control/message_pong.c tailnetd/control/oauth.c */
 /* links: tailnetd/control/message.c tailnetd/control/message_oauth.c */

@@ -1,6 +1,6 @@
 /* links: tailnetd/control/control.c tailnetd/control/session.c */
 /* links: tailnetd/control/login.c tailnetd/control/poll.c */
-/* links: tailnetd/control/cache.c */
+/* links: tailnetd/control/cache.c tailnetd/control/notice.c */
 /* links: tailnetd/control/renewal.c tailnetd/control/pong.c */
 /* links: tailnetd/control/message_pong.c tailnetd/control/oauth.c */
 /* links: tailnetd/control/message.c tailnetd/control/message_oauth.c */
@@ -20,6 +20,7 @@
  * test_control_trouble.c: what a control makes of servers that are not well:
  * no answer of one, or none, makes it hurry, or wait for good.
  */
+#include "../../ngx_tailnet_module/tailnetd/control/notice.h"
 #include "control_kit.h"
 
 static int
@@ -201,6 +202,38 @@ words(void **state)
         "{\"PingRequest\":{\"URL\":\"https://c.test/1\",\"Types\":\"disco,TSMP,"
         "disco,disco,TSMP\",\"IP\":\"100.64.0.7\"}}");
     assert_int_equal(world.pings, 2);
+}
+
+/* Of what it has to say there is too much, in every stream; it is kept from one
+ * to the next, and goes with the tailnet. */
+static void
+many_words(void **state)
+{
+    const struct notices *s;
+    char text[2048] = "{\"Health\":[";
+
+    (void)state;
+    for (unsigned i = 0; i < 2 * NOTICE_MAX; i++)
+        sprintf(text + strlen(text), "%s\"%u\"", i == 0 ? "" : ",", i);
+    strcat(text, "]}");
+    let_in(NEVER);
+    world.warned = 0;
+    bring(text);
+    state_is(CONTROL_RUNNING);
+    s = control_status(world.control).notices;
+    assert_int_equal(s->n, NOTICE_MAX);
+    assert_int_equal(world.warned, NOTICE_MAX + 1);
+    end_stream();
+    sleep_ms(100);
+    connect();
+    take_stream();
+    bring("{\"KeepAlive\":true}");
+    assert_int_equal(s->n, NOTICE_MAX);
+    bring_map(NEVER);
+    assert_int_equal(s->n, 0);
+    bring(text);
+    control_logout(world.control);
+    assert_int_equal(s->n, 0);
 }
 
 /* An approval that is withdrawn, and given again. */
@@ -480,6 +513,7 @@ main(void)
         ROW(clocks_differ, begin_without),
         ROW(clock_is_set, begin_without),
         ROW(words, begin_with_key),
+        ROW(many_words, begin_with_key),
         ROW(approval, begin_with_key),
         ROW(lite_refused, begin_with_key),
         ROW(lite_waits, begin_with_key),

@@ -380,6 +380,7 @@ no_memory(void **state)
         "\"SrcIPs\":[\"*\"],\"DstPorts\":[{\"IP\":\"*\",\"Ports\":{\"First\":1,"
         "\"Last\":2}}]}]},\"UserProfiles\":[{\"ID\":1,\"LoginName\":\"u\"}],"
         "\"DERPMap\":{\"Regions\":{\"1\":{\"RegionID\":1,\"Nodes\":[{}]}}},"
+        "\"Health\":[\"h\"],\"DisplayMessages\":{\"m\":{\"Text\":\"t\"}},"
         "\"Domain\":\"d\",\"Node\":{\"ID\":7,\"Addresses\":[\"100.127.0.2\"]}}";
     size_t len, n = 0;
     char *m = first(20, &len);

@@ -317,6 +317,7 @@ control_logout(struct control *c)
     loop_timer_set(c->expiry, UINT64_MAX);
     loop_timer_set(c->yield, UINT64_MAX);
     cache_drop(c);
+    notice_clear(&c->notices);
     loop_timer_set(c->retry, 0);
 }
 
@@ -380,5 +381,6 @@ control_status(struct control *c)
         .text = c->text,
         .deltas = c->deltas,
         .contested = map_state_counts(c->map).contested,
+        .notices = &c->notices,
     };
 }

@@ -90,6 +90,8 @@ struct control_config {
     size_t netmap_len;
 };
 
+struct notices;
+
 /* For status; the strings live until the next call for the control. */
 struct control_status {
     enum control_state state;
@@ -104,6 +106,7 @@ struct control_status {
     uint64_t wire, text; /* their bytes on the way, and decompressed */
     uint64_t deltas;     /* netmaps given */
     size_t contested;    /* peers that are not shown */
+    const struct notices *notices;
 };
 
 struct control;

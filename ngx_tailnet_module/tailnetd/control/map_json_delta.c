@@ -354,28 +354,85 @@ parse_filter(const struct map_json_cursor *doc, struct map_delta *d)
 
 /* ---- the rest ---- */
 
-static int
-parse_health(const struct map_json_cursor *doc, struct map_delta *d)
+/* A copy of what there is of it. */
+static char *
+words_of(const json_t *v)
 {
-    struct map_json_cursor m = map_json_member(doc, "Health"), e;
-    size_t n;
+    size_t len = json_string_length(v);
 
-    if (map_json_list(&m, MAP_DELTA_MAX_HEALTH, "MAP_DELTA_MAX_HEALTH", &n) !=
-        0) {
-        return -1;
-    }
-    d->has_health = m.json != NULL;
-    d->health = calloc(n + 1, sizeof(d->health[0]));
-    if (d->health == NULL) {
-        return map_json_no_memory(doc->err);
-    }
-    while (d->nhealth < n) {
-        e = map_json_element(&m, d->nhealth++);
-        if (map_json_string(&e, &d->health[d->nhealth - 1]) != 0) {
-            return -1;
+    return map_json_copy(len == 0 ? "" : json_string_value(v),
+        len < NETMAP_MAX_STRING ? len : NETMAP_MAX_STRING);
+}
+
+static const char *
+severity_of(const json_t *v)
+{
+    static const char *const known[] = {"high", "medium", "low"};
+    const char *s = json_string_value(v);
+
+    for (size_t i = 0; s != NULL && i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(s, known[i]) == 0) {
+            return known[i];
         }
     }
-    return 0;
+    return "";
+}
+
+static int
+add_notice(struct map_delta *d, const char *id, const json_t *v)
+{
+    const json_t *action = json_object_get(v, "PrimaryAction");
+    struct map_notice *n = &d->notices[d->nnotices++];
+
+    n->drop = json_is_null(v);
+    n->title = words_of(json_object_get(v, "Title"));
+    n->text = words_of(id == NULL ? v : json_object_get(v, "Text"));
+    n->url = words_of(json_object_get(action, "URL"));
+    n->severity = severity_of(json_object_get(v, "Severity"));
+    n->connectivity = json_is_true(json_object_get(v, "ImpactsConnectivity"));
+    if (id != NULL) {
+        n->id = map_json_copy(id, strnlen(id, NETMAP_MAX_STRING));
+    }
+    return n->title == NULL || n->text == NULL || n->url == NULL ||
+                   (id != NULL && n->id == NULL)
+               ? -1
+               : 0;
+}
+
+/* They are words: whatever they are, the netmap beside them counts. */
+static int
+parse_notices(const struct map_json_cursor *doc, struct map_delta *d)
+{
+    json_t *list = json_object_get(doc->json, "Health"),
+           *map = json_object_get(doc->json, "DisplayMessages"), *v;
+    const char *id;
+    int rc = 0;
+    size_t i;
+
+    d->has_health = json_is_array(list);
+    d->clear_notices = json_is_null(json_object_get(map, "*"));
+    i = json_array_size(list) + json_object_size(map);
+    d->notices = calloc(
+        MAP_DELTA_MAX_NOTICES < i ? MAP_DELTA_MAX_NOTICES : i + 1,
+        sizeof(*d->notices));
+    if (d->notices == NULL) {
+        return map_json_no_memory(doc->err);
+    }
+    json_array_foreach(list, i, v)
+    {
+        if (json_string_length(v) > 0 && json_string_value(v)[0] != '\0' &&
+            d->nnotices < MAP_DELTA_MAX_NOTICES) {
+            rc |= add_notice(d, NULL, v);
+        }
+    }
+    json_object_foreach(map, id, v)
+    {
+        if (!(d->clear_notices && strcmp(id, "*") == 0) &&
+            d->nnotices < MAP_DELTA_MAX_NOTICES) {
+            rc |= add_notice(d, id, v);
+        }
+    }
+    return rc == 0 ? 0 : map_json_no_memory(doc->err);
 }
 
 static int
@@ -491,7 +548,7 @@ parse(const struct map_json_cursor *doc, const struct netmap_derp *derp,
     d->self.authorized = json_is_true(
         json_object_get(self.json, "MachineAuthorized"));
     return parse_peers(doc, d) != 0 || parse_users(doc, d) != 0 ||
-                   parse_filter(doc, d) != 0 || parse_health(doc, d) != 0 ||
+                   parse_filter(doc, d) != 0 || parse_notices(doc, d) != 0 ||
                    parse_debug(doc, d) != 0 || parse_lock(doc, d) != 0
                ? -1
                : 0;
@@ -519,6 +576,16 @@ map_json_delta(const char *text, size_t len, const struct netmap_derp *derp,
 }
 
 void
+map_delta_clear_notice(struct map_notice *n)
+{
+    free(n->id);
+    free(n->title);
+    free(n->text);
+    free(n->url);
+    memset(n, 0, sizeof(*n));
+}
+
+void
 map_delta_clear(struct map_delta *d)
 {
     size_t i;
@@ -537,8 +604,8 @@ map_delta_clear(struct map_delta *d)
         free(d->chunks[i].name);
         netmap_rules_free(d->chunks[i].rules, d->chunks[i].nrules);
     }
-    for (i = 0; i < d->nhealth; i++) {
-        free(d->health[i]);
+    for (i = 0; i < d->nnotices; i++) {
+        map_delta_clear_notice(&d->notices[i]);
     }
     netmap_derp_free(d->derp);
     free(d->nodes);
@@ -547,7 +614,7 @@ map_delta_clear(struct map_delta *d)
     free(d->users);
     free(d->domain);
     free(d->chunks);
-    free(d->health);
+    free(d->notices);
     free(d->pop_url);
     free(d->ping.url);
     free(d->ping.types);

@@ -15,8 +15,8 @@
 
 #include "map_json.h"
 
-#define MAP_DELTA_MAX_CHUNKS 1024
-#define MAP_DELTA_MAX_HEALTH 64
+#define MAP_DELTA_MAX_CHUNKS  1024
+#define MAP_DELTA_MAX_NOTICES 1024 /* more are left out */
 
 /* A named part of the packet filter. */
 struct map_chunk {
@@ -45,6 +45,15 @@ struct map_ping {
 
 #define MAP_PLAN_MAX 8 /* addresses; more are left out */
 
+/* What the server has to say to people: of Health or DisplayMessages. */
+struct map_notice {
+    char *id;                 /* NULL: of Health */
+    bool drop;                /* it does not hold any more */
+    char *title, *text, *url; /* "": not said */
+    const char *severity;     /* "high", "medium", "low", "": none of these */
+    bool connectivity;        /* ImpactsConnectivity */
+};
+
 /* ControlDialPlan: where the control server wants to be found next time. */
 struct map_plan {
     struct tn_addr addrs[MAP_PLAN_MAX]; /* best first */
@@ -68,10 +77,10 @@ struct map_delta {
     bool has_rules, clear_chunks;
     struct map_chunk *chunks; /* in the order they apply */
     size_t nchunks;
-    struct netmap_derp *derp; /* NULL: unchanged */
-    bool has_health;
-    char **health;
-    size_t nhealth;
+    struct netmap_derp *derp;       /* NULL: unchanged */
+    bool has_health, clear_notices; /* those of Health, and the others, go */
+    struct map_notice *notices;
+    size_t nnotices;
     int64_t control_time; /* Unix seconds, 0: not said */
     char *pop_url;        /* "": none */
     bool locked;          /* the tailnet has a lock */
@@ -89,5 +98,6 @@ int map_json_delta(const char *text, size_t len, const struct netmap_derp *derp,
     struct map_delta *d, struct map_json_error *err);
 
 void map_delta_clear(struct map_delta *d);
+void map_delta_clear_notice(struct map_notice *n);
 
 #endif

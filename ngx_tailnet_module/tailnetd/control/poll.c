@@ -75,31 +75,9 @@ show_url(struct control *c, const char *url)
             c->node.name, url);
 }
 
-/* Each stream says it again. */
 static void
-show_health(struct control *c, const struct map_delta *d)
+take_lock(struct control *c, const struct map_delta *d)
 {
-    uint8_t key[NOISE_SIP_KEY_LEN] = "health";
-    char words[MESSAGE_SHOWN_MAX];
-    uint64_t h = 0;
-
-    for (size_t i = 0; i < d->nhealth; i++) {
-        memcpy(key + 8, &h, sizeof(h));
-        h = noise_siphash(key, d->health[i], strlen(d->health[i]));
-    }
-    for (size_t i = 0; h != c->health && i < d->nhealth; i++) {
-        message_show(words, d->health[i], strlen(d->health[i]));
-        say_warn(
-            "node \"%s\": the control server says: %s", c->node.name, words);
-    }
-    c->health = h;
-}
-
-static void
-take_health(struct control *c, const struct map_delta *d)
-{
-    if (d->has_health)
-        show_health(c, d);
     if (d->locked && !c->locked)
         say_warn("node \"%s\": its tailnet is locked; this node does not check "
                  "the lock's signatures, and locked peers refuse it until it "
@@ -181,7 +159,9 @@ message(struct control *c, const char *text, size_t len)
         c->skew = 0;
     take_time(c, d.control_time);
     show_url(c, d.pop_url);
-    take_health(c, &d);
+    notice_take(
+        &c->notices, &d, c->users == SIZE_MAX && !d.keepalive, c->node.name);
+    take_lock(c, &d);
     if (d.has_plan)
         c->plan = d.plan;
     if (!d.keepalive || c->users != SIZE_MAX) /* not before a netmap */

@@ -15,6 +15,7 @@
 #include "fetch.h"
 #include "map_frame.h"
 #include "map_state.h"
+#include "notice.h"
 #include "renewal.h"
 
 #define SESSION_REQUEST_MS  60000 /* for register and lite updates */
@@ -135,7 +136,7 @@ struct control {
     unsigned oldest_pong;
     uint32_t last_pong;
     char *pop_url;
-    uint64_t health; /* a hash of what the server said last */
+    struct notices notices;
     bool locked;
     struct map_plan plan; /* where the server wants to be found */
     bool by_name;         /* it is not heeded next time */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../control/notice.h"
 #include "../loop.h"
 #include "status_reach.h"
 
@@ -154,6 +155,29 @@ filter_counters_of(const struct filter *f)
     return o;
 }
 
+/* Without their URLs, one may be for a login. */
+static json_t *
+notices_of(const struct notices *s)
+{
+    char id[MESSAGE_SHOWN_MAX], words[MESSAGE_SHOWN_MAX];
+    json_t *list = json_array(), *o;
+
+    for (size_t i = 0; i < s->n; i++) {
+        const struct map_notice *n = &s->list[i];
+
+        message_show(id, n->id, n->id == NULL ? 0 : strlen(n->id));
+        notice_words(n, words);
+        o = json_object();
+        json_object_set_new(o, "id", json_string(id));
+        json_object_set_new(o, "severity", json_string(n->severity));
+        json_object_set_new(
+            o, "impacts_connectivity", json_boolean(n->connectivity));
+        json_object_set_new(o, "words", json_string(words));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
 /* Without the login URL: whoever may look is not who may log in. */
 static json_t *
 control_of(const struct node *n, uint64_t now)
@@ -173,6 +197,7 @@ control_of(const struct node *n, uint64_t now)
     json_object_set_new(o, "netmaps", json_integer((json_int_t)s.deltas));
     json_object_set_new(
         o, "contested_peers", json_integer((json_int_t)s.contested));
+    json_object_set_new(o, "notices", notices_of(s.notices));
     return o;
 }
 
