@@ -275,6 +275,49 @@ logout_counts(void **state)
     assert_null(strstr(world.saved, "\nnode privkey:"));
 }
 
+/* ---- the saved netmap ---- */
+
+/* As the engine begins after its death, before the server has said anything. */
+static void
+begin_again(const char *approved)
+{
+    struct tn_node options = {.name = "n", .mtu = TN_MTU_DEFAULT};
+    struct control_config config = {.node = &options};
+    char keys[CONTROL_STATE_MAX], text[1024], err[CONTROL_WORDS_MAX];
+
+    snprintf(text, sizeof(text),
+        "{\"Node\":{\"ID\":1,\"Key\":\"%s\",\"Addresses\":"
+        "[\"100.64.0.1/32\"],\"MachineAuthorized\":%s},\"Peers\":[{\"ID\":2,"
+        "\"Key\":\"nodekey:%064x\",\"Addresses\":[\"100.64.0.2/32\"]}],"
+        "\"PacketFilter\":[{\"SrcIPs\":[\"*\"],\"DstPorts\":[{\"IP\":\"*\","
+        "\"Ports\":{\"First\":1,\"Last\":9}}]}]}",
+        world.last_key[STREAM], approved, 7);
+    strcpy(keys, world.saved);
+    control_free(world.control);
+    strcpy(options.control_url, "http://127.0.0.1:8080");
+    config.keys = keys;
+    config.keys_len = strlen(keys);
+    config.netmap = text;
+    config.netmap_len = strlen(text);
+    world.control = control_new(&config, &ops, NULL, err);
+    assert_non_null(world.control);
+    sleep_ms(0);
+}
+
+static void
+saved_netmap(void **state)
+{
+    (void)state;
+    let_in(NEVER);
+    begin_again("true");
+    assert_int_equal(world.nm->npeers, 1);
+    assert_int_equal(world.nm->nrules, 1);
+    begin_again("false"); /* the approval was withdrawn before */
+    assert_false(world.nm->self.authorized);
+    assert_int_equal(world.nm->npeers, 0);
+    assert_int_equal(world.nm->nrules, 0);
+}
+
 int
 main(void)
 {
@@ -290,6 +333,7 @@ main(void)
         ROW(login_while_leaving, begin_with_key),
         ROW(login_without_server, begin_with_key),
         ROW(logout_counts, begin_with_key),
+        ROW(saved_netmap, begin_with_key),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -309,6 +309,20 @@ yield_changes(struct control *c, const struct map_settings *settings)
     return true;
 }
 
+/* All there is; NULL: no memory. */
+static struct netmap *
+make_netmap(struct control *c, const struct map_settings *settings)
+{
+    struct netmap *nm = map_state_netmap(c->map, settings);
+
+    if (nm != NULL && !nm->self.authorized) {
+        /* Nobody may talk to it yet, whatever the server says. */
+        netmap_drop_peers(nm);
+        netmap_drop_rules(nm);
+    }
+    return nm;
+}
+
 static void
 yield(void *arg)
 {
@@ -320,7 +334,7 @@ yield(void *arg)
 
     if (yield_changes(c, &settings))
         return;
-    nm = map_state_netmap(c->map, &settings);
+    nm = make_netmap(c, &settings);
     if (nm == NULL) {
         session_failed(c, 0, "out of memory for a netmap");
         return;
@@ -328,11 +342,6 @@ yield(void *arg)
     count_time(c);
     c->deltas++;
     cache_soon(c);
-    if (!nm->self.authorized) {
-        /* Nobody may talk to it yet, whatever the message says. */
-        netmap_drop_peers(nm);
-        netmap_drop_rules(nm);
-    }
     take_self(c, &nm->self);
     c->whole = false;
     c->told_skew = c->skew;
@@ -367,7 +376,7 @@ poll_restore(struct control *c, const char *text, size_t len)
     map_delta_clear(&d);
     if (rc != 0)
         return -1;
-    c->cached = map_state_netmap(c->map, &settings);
+    c->cached = make_netmap(c, &settings);
     noise_public_key(public, c->key);
     if (c->cached == NULL || !c->cached->self.has_key ||
         memcmp(c->cached->self.key, public, 32) != 0) {
