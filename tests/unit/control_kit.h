@@ -361,7 +361,7 @@ take_stream(void)
 }
 
 /* From a register request that is there to a node that runs. */
-static void
+static inline void
 let_in(const char *expiry)
 {
     answer(LOGIN, 200, YES);
@@ -390,14 +390,14 @@ begin(const char *auth_key)
     return 0;
 }
 
-static int
+static inline int
 begin_with_key(void **state)
 {
     (void)state;
     return begin("file:/key");
 }
 
-static int
+static inline int
 begin_without(void **state)
 {
     (void)state;

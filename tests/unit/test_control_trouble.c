@@ -381,6 +381,24 @@ url_changes(void **state)
     let_in(NEVER);
 }
 
+/* Who asks where to log in ends the pause before the next request, but not the
+ * wait. */
+static void
+url_asked_for(void **state)
+{
+    (void)state;
+    answer(LOGIN, 200, URL("1"));
+    answer(LOGIN, 200, URL("1"));
+    sleep_ms(1000);
+    control_login(world.control);
+    sleep_ms(0);
+    assert_int_equal(world.made[LOGIN], 3);
+    sleep_ms(HOUR);
+    state_is(CONTROL_WANTS_LOGIN);
+    assert_int_equal(world.made[LOGIN], 3);
+    let_in(NEVER);
+}
+
 /* A node whose key has expired, and the login that it waited for is refused. */
 static void
 renewal_refused(void **state)
@@ -461,6 +479,31 @@ rotation_goes_on(void **state)
     assert_int_equal(world.made[STREAM], 2);
 }
 
+/* ... nor because an auth key is configured meanwhile. */
+static void
+rotation_by_key(void **state)
+{
+    struct tn_node options = {.name = "n", .mtu = TN_MTU_DEFAULT};
+
+    (void)state;
+    let_in(NEVER);
+    control_rotate(world.control);
+    sleep_ms(0);
+    answer(LOGIN, 200, URL("1"));
+    strcpy(options.control_url, "http://127.0.0.1:8080");
+    strcpy(options.auth_key, "file:/key");
+    silent = true;
+    assert_true(control_set_node(world.control, &options));
+    sleep_ms(0);
+    assert_int_equal(world.wanted, 1);
+    bring("{\"Domain\":\"other.test\"}");
+    control_auth_key(world.control, "tskey-auth-1", 12);
+    sleep_ms(0);
+    assert_true(world.with_key);
+    answer(LOGIN, 200, YES);
+    assert_int_equal(world.made[STREAM], 2);
+}
+
 /* ... nor while its URL is open, but nobody has to come for it. */
 static void
 rotation_by_person(void **state)
@@ -476,6 +519,27 @@ rotation_by_person(void **state)
     state_is(CONTROL_WANTS_LOGIN);
     assert_non_null(find(LOGIN));
     sleep_ms(1);
+    state_is(CONTROL_RUNNING);
+    assert_null(find(LOGIN));
+    assert_int_equal(world.made[STREAM], 1);
+}
+
+/* The same with a server that lets nobody wait for long. */
+static void
+rotation_by_nobody(void **state)
+{
+    (void)state;
+    let_in(NEVER);
+    answer(LITE, 200, "");
+    control_rotate(world.control);
+    sleep_ms(0);
+    answer(LOGIN, 200, URL("1"));
+    for (unsigned i = 0; i < 10; i++) {
+        state_is(CONTROL_WANTS_LOGIN);
+        sleep_ms(MINUTE - 5000);
+        answer(LOGIN, 200, URL("1"));
+        sleep_ms(5000);
+    }
     state_is(CONTROL_RUNNING);
     assert_null(find(LOGIN));
     assert_int_equal(world.made[STREAM], 1);
@@ -519,11 +583,14 @@ main(void)
         ROW(lite_waits, begin_with_key),
         ROW(renewal_fails, begin_with_key),
         ROW(url_changes, begin_without),
+        ROW(url_asked_for, begin_without),
         ROW(renewal_refused, begin_without),
         ROW(key_instead_of_person, begin_without),
         ROW(nobody_has_key, begin_silent),
         ROW(rotation_goes_on, begin_with_key),
+        ROW(rotation_by_key, begin_without),
         ROW(rotation_by_person, begin_without),
+        ROW(rotation_by_nobody, begin_without),
         ROW(keys_expire, begin_with_key),
     };
 

@@ -223,6 +223,7 @@ control_set_node(struct control *c, const struct tn_node *node)
                 strcmp(c->node.tags, node->tags) != 0 ||
                 strcmp(c->node.routes, node->routes) != 0;
     bool source = strcmp(c->node.auth_key, node->auth_key) != 0;
+    bool wanted = c->login.wanted;
 
     if (!same_server)
         return false;
@@ -233,6 +234,7 @@ control_set_node(struct control *c, const struct tn_node *node)
         poll_lite(c);
     if (source && c->login.url != NULL) { /* no person is needed, maybe */
         (c->login.renewal ? login_renew : login_begin)(c);
+        c->login.wanted = wanted;
         loop_timer_set(c->retry, 0);
     }
     if (c->state == CONTROL_REFUSED && !c->stopped)

@@ -359,10 +359,12 @@ wants_person(struct control *c, const char *url)
         say_notice("node \"%s\": to log it in, open %s", c->node.name, url);
     }
     l->way = LOGIN_FOLLOWUP;
-    if (waited)
+    if (waited) {
         loop_timer_set(c->login_timer, loop_now() + PAUSE_MS);
-    else
+    } else {
+        l->until = l->wanted ? loop_now() + OPEN_MS : UINT64_MAX;
         make_request(c);
+    }
 }
 
 static void
@@ -499,10 +501,10 @@ make_request(struct control *c)
     l->request = session_request(
         c, "POST", "/machine/register", body, len, &ops);
     message_free(body, len);
-    if (l->request > 0 && (l->way != LOGIN_FOLLOWUP || l->wanted))
-        loop_timer_set(c->login_timer,
-            loop_now() +
-                (l->way == LOGIN_FOLLOWUP ? OPEN_MS : SESSION_REQUEST_MS));
+    if (l->request > 0)
+        loop_timer_set(c->login_timer, l->way == LOGIN_FOLLOWUP
+                                           ? l->until
+                                           : loop_now() + SESSION_REQUEST_MS);
 }
 
 void

@@ -418,6 +418,7 @@ static void
 lite_done(void *arg, const char *why)
 {
     struct control *c = arg;
+    char status[32];
     bool failed;
 
     c->lite = 0;
@@ -427,10 +428,11 @@ lite_done(void *arg, const char *why)
         return;
     }
     failed = why != NULL || c->lite_status != 200;
+    snprintf(status, sizeof(status), "HTTP status %u", c->lite_status);
     if (failed && !c->lite_failed)
         say_warn("node \"%s\": the control server does not take where this "
-                 "node is (%s %u): peers may not find it until it does",
-            c->node.name, why != NULL ? why : "HTTP status", c->lite_status);
+                 "node is (%s): peers may not find it until it does",
+            c->node.name, why != NULL ? why : status);
     c->lite_failed = failed;
     if (failed) {
         c->lite_wanted = true;
@@ -632,6 +634,7 @@ poll_free(struct control *c)
     netmap_free(c->cached);
     cache_free(c);
     map_state_free(c->map);
+    notice_clear(&c->notices);
     free(c->pop_url);
     loop_timer_free(c->watchdog);
     loop_timer_free(c->yield);

@@ -52,7 +52,8 @@ struct login {
     bool has_old;
     char *auth_key;      /* NULL: not there.  A secret. */
     struct oauth *oauth; /* makes one */
-    char *url;           /* AuthURL, or NULL */
+    char *url;           /* AuthURL, or NULL ... */
+    uint64_t until;      /* ... which is open so long: loop_now() */
     int32_t request;
     unsigned status; /* of the answer, 0: not there yet */
     unsigned retry;
