@@ -746,7 +746,9 @@ advance_expiry(struct node *n, const struct netmap_changes *c, int64_t now)
         next = sooner(next, peers[c->rows[i]].key_expiry, now);
     for (i = count - c->nadded; i < count; i++)
         next = sooner(next, peers[i].key_expiry, now);
-    if (next != n->expires)
+    if (next <= now) /* or the clock was set: expire() sees when it is again */
+        loop_timer_set(n->expiry_timer, 0);
+    else if (next != n->expires)
         set_expiry_timer(n, next);
 }
 
