@@ -147,8 +147,9 @@ struct ipc_msg {
 
 /*
  * ipc_send(fd, m, fds, nfds): one message with descriptors (they stay the
- * caller's).  Blocks while the socket's buffer is full, bounded by its
- * SO_SNDTIMEO.  Returns 0, or -1 and errno.
+ * caller's).  While the socket's buffer is full, the holder's end blocks,
+ * bounded by its SO_SNDTIMEO; the engine's does not.  Returns 0, or -1 and
+ * errno.
  */
 int ipc_send(int fd, const struct ipc_msg *m, const int *fds, size_t nfds);
 

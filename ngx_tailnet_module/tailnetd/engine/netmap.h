@@ -2,8 +2,8 @@
  * netmap.h: what a node knows of its tailnet, whoever said so.
  *
  * control/map_json.h makes one from MapResponse JSON; source/file.h from a
- * file.  A netmap owns all its memory and is immutable once published; a new
- * one replaces it whole.
+ * file; control/map_state.h from messages.  A new one replaces it whole, or its
+ * owner changes the one that rules and says so: struct netmap_changes.
  */
 #ifndef NETMAP_H
 #define NETMAP_H
