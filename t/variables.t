@@ -268,4 +268,13 @@ for my $url ("$mesh/frozen", "$mesh:81/frozen") {
         'in the log too');
 }
 
+# A name is no header field.
+netmap("Alice\r\nX-Admin: yes", 'tag:prod');
+ok(Test::Tailnet::Process::until_true(3, sub {
+    get('alice', '/later')->header('x-name') =~ /^Alice(?! P)/ }),
+    'a name with a line break');
+is(get('alice', '/later')->header('x-name'), 'Alice??X-Admin: yes',
+    'is in one line');
+is(get('alice', '/later')->header('x-admin'), undef, 'of its own');
+
 $t->done_testing;

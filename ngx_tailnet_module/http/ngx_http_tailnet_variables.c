@@ -20,6 +20,8 @@ static ngx_int_t ngx_http_tailnet_variable_subdomain(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static size_t ngx_http_tailnet_subdomain(ngx_str_t *host, ngx_str_t *name,
     ngx_str_t *label);
+static ngx_int_t ngx_http_tailnet_variable_text(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, ngx_str_t *s);
 static void ngx_http_tailnet_variable_set(ngx_http_variable_value_t *v,
     ngx_str_t *s);
 
@@ -99,9 +101,9 @@ ngx_http_tailnet_variable_peer(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    ngx_http_tailnet_variable_set(v, (ngx_str_t *) ((u_char *) who + data));
-
-    return NGX_OK;
+    return ngx_http_tailnet_variable_text(r, v,
+                                          (ngx_str_t *) ((u_char *) who
+                                                         + data));
 }
 
 
@@ -116,9 +118,9 @@ ngx_http_tailnet_variable_self(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    ngx_http_tailnet_variable_set(v, (ngx_str_t *) ((u_char *) who + data));
-
-    return NGX_OK;
+    return ngx_http_tailnet_variable_text(r, v,
+                                          (ngx_str_t *) ((u_char *) who
+                                                         + data));
 }
 
 
@@ -201,6 +203,42 @@ ngx_http_tailnet_subdomain(ngx_str_t *host, ngx_str_t *name, ngx_str_t *label)
     }
 
     return 0;
+}
+
+
+/*
+ * Names are somebody's choice, and variables go into header fields: a line
+ * break would make another field of the rest.
+ */
+
+static ngx_int_t
+ngx_http_tailnet_variable_text(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, ngx_str_t *s)
+{
+    size_t     i;
+    ngx_str_t  text;
+
+    text = *s;
+
+    for (i = 0; i < text.len; i++) {
+
+        if (text.data[i] >= 0x20 && text.data[i] != 0x7f) {
+            continue;
+        }
+
+        if (text.data == s->data) {
+            text.data = ngx_pstrdup(r->pool, s);
+            if (text.data == NULL) {
+                return NGX_ERROR;
+            }
+        }
+
+        text.data[i] = '?';
+    }
+
+    ngx_http_tailnet_variable_set(v, &text);
+
+    return NGX_OK;
 }
 
 
