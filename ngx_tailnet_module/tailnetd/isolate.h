@@ -58,7 +58,8 @@ void isolate_undump(void);
 
 /*
  * isolate_engine(): the engine's stage.  Any other system call than those
- * listed ends the process with a line that names it.  Returns 0, or -1 and
+ * listed ends the process with a line that names it; no file can be opened for
+ * writing (from Linux 5.13 on).  Returns 0, or -1 and
  * errno (a kernel without seccomp): the caller decides.
  */
 int isolate_engine(void);

@@ -6,8 +6,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <pwd.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -102,11 +107,18 @@ be_child(void)
     return u.change && setuid(0) == 0 ? 7 : 0;
 }
 
+static void *
+lookup(void *arg)
+{
+    return arg;
+}
+
 /* What a running engine does. */
 static int
 be_engine(void)
 {
     char byte = 'x';
+    pthread_t thread;
     struct pollfd p;
     void *m;
     int fd, s;
@@ -123,11 +135,31 @@ be_engine(void)
         return 4;
     close(s);
     free(malloc(1 << 20));
-    return 0;
+    return pthread_create(&thread, NULL, lookup, &s) == 0 &&
+                   pthread_join(thread, &m) == 0 && m == &s
+               ? 0
+               : 5;
 }
 
 #ifndef TN_SANITIZE /* whose runtime needs more system calls than the engine \
                      */
+
+static char file[] = "/tmp/test-isolate.XXXXXX", made[sizeof(file) + 4];
+
+/* One that is still the user who started everything. */
+static int
+be_writing_engine(void)
+{
+    int fd = open(file, O_RDWR);
+
+    if (isolate_engine() != 0)
+        return 2;
+    if (write(fd, "x", 1) != 1 || open(file, O_RDONLY) == -1)
+        return 3;
+    if (open(file, O_WRONLY) != -1 || open(made, O_RDWR | O_CREAT, 0600) != -1)
+        return 4;
+    return 0;
+}
 
 static int
 be_bad_engine(void)
@@ -146,6 +178,35 @@ be_worse_engine(void)
         return 2;
     execve("/bin/true", argv, argv);
     return 3;
+}
+
+/* With all rights in a user namespace of its own. */
+static int
+be_forking_engine(void)
+{
+    if (isolate_engine() != 0)
+        return 2;
+    return syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, 0) == 0
+               ? 0
+               : 3;
+}
+
+static int
+be_killing_engine(void)
+{
+    if (isolate_engine() != 0)
+        return 2;
+    return syscall(SYS_tgkill, getppid(), getppid(), 0) == 0 ? 0 : 3;
+}
+
+static int
+be_limiting_engine(void)
+{
+    struct rlimit l;
+
+    if (isolate_engine() != 0)
+        return 2;
+    return prlimit(getppid(), RLIMIT_CPU, NULL, &l) == 0 ? 0 : 3;
 }
 
 #endif
@@ -167,7 +228,10 @@ test_stages(void **state)
 static void
 test_refused(void **state)
 {
+    static int (*const worse[])(void) = {be_worse_engine, be_forking_engine,
+        be_killing_engine, be_limiting_engine};
     char err[256];
+    size_t i;
 
     (void)state;
     assert_int_equal(run(be_bad_engine, err, sizeof(err)), 1);
@@ -175,8 +239,26 @@ test_refused(void **state)
     assert_string_equal(
         err, "<3>system call  161 is not allowed to the engine: ended\n");
 #endif
-    assert_int_equal(run(be_worse_engine, err, sizeof(err)), 1);
-    assert_non_null(strstr(err, "is not allowed"));
+    for (i = 0; i < sizeof(worse) / sizeof(worse[0]); i++) {
+        assert_int_equal(run(worse[i], err, sizeof(err)), 1);
+        assert_non_null(strstr(err, "is not allowed"));
+    }
+}
+
+static void
+test_writes(void **state)
+{
+    char err[256];
+
+    (void)state;
+    if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 1)
+        skip(); /* before Linux 5.13 */
+    close(mkstemp(file));
+    snprintf(made, sizeof(made), "%s-new", file);
+    assert_int_equal(run(be_writing_engine, err, sizeof(err)), 0);
+    assert_string_equal(err, "");
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(access(made, F_OK), -1);
 }
 
 #endif
@@ -216,6 +298,7 @@ main(void)
         cmocka_unit_test(test_stages),
 #ifndef TN_SANITIZE
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_writes),
 #endif
         cmocka_unit_test(test_pick_user),
     };
