@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 
+#include "../../ngx_tailnet_module/tailnetd/holder/door.h"
 #include "holder_kit.h"
 
 /* ---- admin channel ---- */
@@ -320,8 +321,30 @@ test_other_user(void **state)
     }
     waitpid(pid, &status, 0);
     assert_int_equal(status, 0);
-    assert_true(kit_logged(k, "of another user is refused"));
+    assert_true(kit_logged(k, "of another user, or of the engine, is refused"));
     close(kit_open(k, TN_ROLE_CTL, NULL));
+}
+
+/* One of our own user would have commands run by a table. */
+static void
+test_engine_at_the_door(void **state)
+{
+    struct kit *k = *state;
+    char err[TN_ERR_MAX];
+    int fd, i;
+
+    snprintf(k->socket, sizeof(k->socket), "%s/door", k->dir);
+    assert_int_equal(door_open(k->socket, NULL, err), 0);
+    for (i = 0; i < 2; i++)
+        close(kit_connect(k));
+    errno = 0;
+    assert_int_equal(door_accept(getpid()), -1);
+    assert_int_equal(errno, EPERM);
+    fd = door_accept(getppid());
+    assert_int_not_equal(fd, -1);
+    close(fd);
+    door_close();
+    door_leave();
 }
 
 /* ---- namespaces and sockets ---- */
@@ -751,6 +774,7 @@ main(int argc, char **argv)
         KIT_TEST(test_slow_client),
         KIT_TEST(test_secret),
         KIT_TEST(test_other_user),
+        KIT_TEST(test_engine_at_the_door),
         KIT_TEST(test_sockets),
         KIT_TEST(test_netns),
         KIT_TEST(test_fall_back),

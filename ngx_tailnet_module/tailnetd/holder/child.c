@@ -81,6 +81,12 @@ child_running(void)
     return child.state == RUNNING;
 }
 
+pid_t
+child_pid(void)
+{
+    return child.pid;
+}
+
 bool
 child_ended(void)
 {

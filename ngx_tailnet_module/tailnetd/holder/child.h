@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "../ipc.h"
 #include "../isolate.h"
@@ -64,6 +65,9 @@ void child_stop(int64_t now, bool spare);
 bool child_ended(void);
 
 bool child_running(void);
+
+/* The process, or 0: none, or not known. */
+pid_t child_pid(void);
 
 /* child_send(m, fds, nfds): returns false when there is no engine (anymore). */
 bool child_send(const struct ipc_msg *m, const int *fds, size_t nfds);

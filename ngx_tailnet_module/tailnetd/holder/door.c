@@ -165,7 +165,7 @@ listen_there(char err[TN_ERR_MAX])
         rc = errno;
         snprintf(err, TN_ERR_MAX, "%s: %s", addr.sun_path, strerror(rc));
     } else if (has_client && client_uid != geteuid() &&
-               chown(addr.sun_path, client_uid, (gid_t)-1) == -1) {
+               lchown(addr.sun_path, client_uid, (gid_t)-1) == -1) {
         rc = errno;
         snprintf(err, TN_ERR_MAX, "%s: cannot be given to --client: %s",
             addr.sun_path, strerror(rc));
@@ -213,7 +213,7 @@ door_fd(void)
 }
 
 int
-door_accept(void)
+door_accept(pid_t engine)
 {
     struct ucred who;
     socklen_t len = sizeof(who);
@@ -221,8 +221,13 @@ door_accept(void)
 
     if (fd == -1)
         return -1;
-    /* Those of other user namespaces have only the file's mode against them. */
+    /*
+     * Those of other user namespaces have only the file's mode against them.
+     * An engine of the holder's own user has no business here: who may send a
+     * table may have commands run.
+     */
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
+        (engine == 0 || who.pid != engine) &&
         (who.uid == 0 || who.uid == geteuid() ||
             (has_client && who.uid == client_uid) ||
             (foreign && who.uid == overflow)))

@@ -8,6 +8,8 @@
 #ifndef DOOR_H
 #define DOOR_H
 
+#include <sys/types.h>
+
 #include "../../core/tn_node.h"
 
 #define DOOR_WAIT_MS 3000 /* for a tailnetd that is ending */
@@ -20,9 +22,9 @@ int door_open(const char *path, const char *client, char err[TN_ERR_MAX]);
 /* The listening socket, or -1. */
 int door_fd(void);
 
-/* door_accept(): a connection, or -1 and errno (EPERM: of somebody else, was
- * closed). */
-int door_accept(void);
+/* door_accept(engine): a connection, or -1 and errno (EPERM: of somebody else
+ * or of process ${engine}, if that is not 0; was closed). */
+int door_accept(pid_t engine);
 
 /* door_close(): nobody comes in any more, the file is gone; the path is still
  * ours until door_leave(). */

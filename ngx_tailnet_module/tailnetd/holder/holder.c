@@ -408,14 +408,15 @@ on_signals(int64_t now)
 static void
 on_door(int64_t now)
 {
-    int fd = door_accept();
+    int fd = door_accept(child_pid());
 
     if (fd != -1) {
         conn_add(fd, false);
         return;
     }
     if (errno == EPERM)
-        log_err("an admin connection of another user is refused");
+        log_err("an admin connection of another user, or of the engine, is "
+                "refused");
     if (errno != EMFILE && errno != ENFILE && errno != ENOMEM)
         return;
     log_err("an admin connection has to wait: %s", strerror(errno));
