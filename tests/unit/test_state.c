@@ -173,7 +173,18 @@ refused(void **state)
     chmod(dir, 0750);
     assert_int_equal(state_make(dir, err), -1);
     assert_non_null(strstr(err, "chmod 0700"));
+    assert_int_equal(state_open(dir, IPC_SAVE_KEYS, err), -1);
+    assert_non_null(strstr(err, "chmod 0700"));
+    assert_int_equal(save(IPC_SAVE_KEYS, "mine"), -1);
+    assert_non_null(strstr(err, "chmod 0700"));
     chmod(dir, 0700);
+    /* another one that has its name now */
+    if (chown(dir, 65534, (gid_t)-1) == 0) {
+        assert_int_equal(state_open(dir, IPC_SAVE_KEYS, err), -1);
+        assert_non_null(strstr(err, "belongs to user 65534"));
+        assert_int_equal(save(IPC_SAVE_KEYS, "mine"), -1);
+        assert_int_equal(chown(dir, geteuid(), (gid_t)-1), 0);
+    }
     snprintf(path, sizeof(path), "%s/keys", dir);
     chmod(path, 0640);
     assert_int_equal(state_open(dir, IPC_SAVE_KEYS, err), -1);

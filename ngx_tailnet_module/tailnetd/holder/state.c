@@ -21,10 +21,32 @@ fail(char err[TN_ERR_MAX], const char *path, const char *what)
     return -1;
 }
 
+/* Looked at each time: where somebody else may write before the directory,
+ * another one can have taken its name. */
 static int
-open_dir(const char *path)
+open_dir(const char *path, char err[TN_ERR_MAX])
 {
-    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat st;
+
+    if (dir == -1 || fstat(dir, &st) == -1) {
+        fail(err, path, "open");
+    } else if (st.st_uid != geteuid() && st.st_uid != 0) {
+        snprintf(err, TN_ERR_MAX,
+            "state %.300s: it belongs to user %u, who could take the node's "
+            "identity: chown it to the user that starts tailnetd",
+            path, (unsigned)st.st_uid);
+    } else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        snprintf(err, TN_ERR_MAX,
+            "state %.300s: others than its owner have rights there (mode "
+            "%04o): chmod 0700",
+            path, (unsigned)(st.st_mode & 07777));
+    } else {
+        return dir;
+    }
+    if (dir != -1)
+        close(dir);
+    return -1;
 }
 
 static int
@@ -55,45 +77,26 @@ make_all(const char *path)
 int
 state_make(const char *path, char err[TN_ERR_MAX])
 {
-    struct stat st;
     int dir;
 
     if (make_all(path) == -1)
         return fail(err, path, "it cannot be made");
-    dir = open_dir(path);
-    if (dir == -1 || fstat(dir, &st) == -1) {
-        fail(err, path, "open");
-        if (dir != -1)
-            close(dir);
+    dir = open_dir(path, err);
+    if (dir == -1)
         return -1;
-    }
     close(dir);
-    if (st.st_uid != geteuid() && st.st_uid != 0) {
-        snprintf(err, TN_ERR_MAX,
-            "state %.300s: it belongs to user %u, who could take the node's "
-            "identity: chown it to the user that starts tailnetd",
-            path, (unsigned)st.st_uid);
-        return -1;
-    }
-    if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-        snprintf(err, TN_ERR_MAX,
-            "state %.300s: others than its owner have rights there (mode "
-            "%04o): chmod 0700",
-            path, (unsigned)(st.st_mode & 07777));
-        return -1;
-    }
     return 0;
 }
 
 int
 state_open(const char *path, enum ipc_save kind, char err[TN_ERR_MAX])
 {
-    int dir = open_dir(path), fd;
+    int dir = open_dir(path, err), fd;
     struct stat st;
 
-    err[0] = '\0';
     if (dir == -1)
-        return fail(err, path, "open");
+        return -1;
+    err[0] = '\0';
     fd = openat(dir, names[kind],
         O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd == -1) {
@@ -127,36 +130,39 @@ copy(int from, int to)
     char buf[65536];
     off_t at = 0;
     ssize_t n, done, some;
+    int rc = -1;
 
     while ((n = pread(from, buf, sizeof(buf), at)) != 0) {
         if (n == -1 && errno == EINTR)
             continue;
         if (n == -1)
-            return -1;
+            goto wipe;
         at += n;
         if (at > (off_t)STATE_SAVE_MAX) {
             errno = EFBIG;
-            return -1;
+            goto wipe;
         }
         for (done = 0; done < n; done += some) {
             some = write(to, buf + done, (size_t)(n - done));
             if (some == -1 && errno == EINTR)
                 some = 0;
             else if (some == -1)
-                return -1;
+                goto wipe;
         }
     }
+    rc = fsync(to);
+wipe:
     explicit_bzero(buf, sizeof(buf));
-    return fsync(to);
+    return rc;
 }
 
 int
 state_save(const char *path, enum ipc_save kind, int fd, char err[TN_ERR_MAX])
 {
-    int dir = open_dir(path), to, rc;
+    int dir = open_dir(path, err), to, rc;
 
     if (dir == -1)
-        return fail(err, path, "open");
+        return -1;
     unlinkat(dir, new_names[kind], 0); /* of a holder that was cut short */
     to = openat(dir, new_names[kind],
         O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
