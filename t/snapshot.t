@@ -133,6 +133,7 @@ is(ask($alice, '/upstream'), '502 -', 'no upstream is known');
 my $size = length $good;
 my @bad = (
     ['unsealed', $good, 'unsealed', 'it is not sealed'],
+    ['writable', $good, 'writable', 'it is not sealed'],
     ['empty', '', '', 'it is too small or too large'],
     ['a part of the head', substr($good, 0, 100), '', 'it is too small'],
     ['truncated', substr($good, 0, $size - 8), ''],
@@ -166,6 +167,10 @@ for my $case (@bad) {
         ($why // '\S') . '.*; no peer is known'), "$name: refused")
         or diag($t->log_since(0) =~ /(refused.*)\n\z/);
 }
+publish($good, ++$generation, 'writable');
+like($t->run_in('host', $t->binary('tailnetctl'), '--socket',
+    $t->testdir . '/fake.sock', 'whois', "web/$alice->{addr}[0]")->{stderr},
+    qr/the snapshot of "web" is not sealed/, 'nor does tailnetctl take it');
 is(ask($alice, '/'), '403 -', 'there is still none');
 is(ask($alice, '/open'), '200 -', 'and the worker serves');
 

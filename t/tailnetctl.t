@@ -308,4 +308,33 @@ EOC
     fails($got, 1, qr/admin\.sock: Permission denied/, 'somebody else');
 };
 
+# What peers and people are called is somebody's choice.
+subtest 'names that would write elsewhere' => sub {
+    my $evil = "evil\e[2J\n10.1.1.1 www.example.com \x{9b}2J\x7f";
+    $t->netmap('other.json', self => $other, peers => [
+        { %$alice, fqdn => "$evil." }, { %$runner, tags => ["tag:$evil"] }],
+        users => { 'alice@example.com' => { DisplayName => $evil } });
+    my $tame = qr/(?i:\Qevil?[2J?10.1.1.1 www.example.com ??2J?\E)/;
+    ok(Test::Tailnet::Process::until_true(5, sub {
+        $t->ctl('status', 'other')->{stdout} =~ /evil/;
+    }), 'they are there');
+    for my $case (['status', qr/^  100\.64\.0\.2 +$tame /m],
+        ['status', qr/ tag:$tame /],
+        ['whois', qr/^node +$tame\n/, 'other/100.64.0.2'],
+        ['whois', qr/\($tame\)\n/, 'other/100.64.0.2'],
+        ['whois', qr/^tags +tag:$tame\n/m, 'other/100.64.0.3']) {
+        my ($command, $want, $arg) = @$case;
+        my $got = $t->ctl($command, $arg // 'other')->{stdout};
+
+        like($got, $want, "$command shows it");
+        unlike($got, qr/[^\n\x20-\x7e]/, 'as it may be shown');
+    }
+    unlike($t->ctl('--json', 'status', 'other')->{stdout},
+        qr/[^\n\x20-\x7e]/, 'in JSON too');
+    my $hosts = $t->ctl('exec', 'other', '--', 'cat', '/etc/hosts')->{stdout};
+    like($hosts, qr/^100\.64\.0\.3 runner\.tailnet\.test runner$/m,
+        'a good name is in the hosts file');
+    unlike($hosts, qr/www|evil/, 'and no bad one');
+};
+
 $t->done_testing;

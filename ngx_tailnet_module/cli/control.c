@@ -37,8 +37,7 @@ ask(int fd, const char node[static TN_NODE_NAME_MAX + 1],
     json_t *doc;
 
     strcpy(m.node, node);
-    text = ctl_text(fd, &m, sizeof(m));
-    doc = json_loads(text, 0, NULL);
+    doc = ctl_document(fd, &m, sizeof(m), &text);
     error = json_string_value(json_object_get(doc, "error"));
     if (doc == NULL || error != NULL)
         ctl_die("node \"%s\": %s", node,

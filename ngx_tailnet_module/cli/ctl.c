@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,16 +24,43 @@
 const char *ctl_socket;
 bool ctl_json;
 
+/*
+ * Control characters of ${len} bytes of UTF-8 as "?", but for those in ${but}:
+ * what somebody chose is to move no cursor and to make no line of its own.
+ */
+static void
+tame(char *s, size_t len, const char *but)
+{
+    size_t i;
+
+    for (i = 0; i < len; i++) {
+        if (((unsigned char)s[i] < 0x20 && strchr(but, s[i]) == NULL) ||
+            s[i] == 0x7f)
+            s[i] = '?';
+        /* U+0080 to U+009F */
+        if (i > 0 && s[i - 1] == '\xc2' && (unsigned char)s[i] < 0xa0)
+            s[i - 1] = s[i] = '?';
+    }
+}
+
+static void
+say(const char *fmt, va_list ap)
+{
+    char line[2 * PATH_MAX];
+
+    vsnprintf(line, sizeof(line), fmt, ap);
+    tame(line, strlen(line), "");
+    fprintf(stderr, "tailnetctl: %s\n", line);
+}
+
 void
 ctl_warn(const char *fmt, ...)
 {
     va_list ap;
 
-    fputs("tailnetctl: ", stderr);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    say(fmt, ap);
     va_end(ap);
-    fputc('\n', stderr);
 }
 
 void
@@ -40,12 +68,22 @@ ctl_die(const char *fmt, ...)
 {
     va_list ap;
 
-    fputs("tailnetctl: ", stderr);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    say(fmt, ap);
     va_end(ap);
-    fputc('\n', stderr);
     exit(1);
+}
+
+void
+ctl_put(struct tn_str s)
+{
+    char *text = strndup(s.p, s.len);
+
+    if (text == NULL)
+        ctl_die("out of memory");
+    tame(text, strlen(text), "");
+    fputs(text, stdout);
+    free(text);
 }
 
 /* Where nginx's own tailnetd and the service listen when not told otherwise.
@@ -188,8 +226,9 @@ ctl_ask(int fd, void *msg, size_t len, unsigned want, void *buf, size_t size,
     return n;
 }
 
-char *
-ctl_text(int fd, void *msg, size_t len)
+/* The document of a TEXT answer. */
+static char *
+ask_text(int fd, void *msg, size_t len)
 {
     struct tn_admin_head head;
     int fds[TN_ADMIN_FDS_MAX];
@@ -210,7 +249,33 @@ ctl_text(int fd, void *msg, size_t len)
         got += (size_t)n;
     text[got] = '\0';
     close(fds[0]);
+    tame(text, got, "\n\t");
     return text;
+}
+
+/* All strings of ${v}; its keys are tailnetd's. */
+static void
+tame_all(json_t *v)
+{
+    const char *key, *s = json_string_value(v);
+    json_t *e;
+    size_t i;
+
+    if (s != NULL)
+        tame((char *)(uintptr_t)s, json_string_length(v), "");
+    json_array_foreach(v, i, e) tame_all(e);
+    json_object_foreach(v, key, e) tame_all(e);
+}
+
+json_t *
+ctl_document(int fd, void *msg, size_t len, char **text)
+{
+    json_t *doc;
+
+    *text = ask_text(fd, msg, len);
+    doc = json_loads(*text, 0, NULL);
+    tame_all(doc);
+    return doc;
 }
 
 json_t *
@@ -233,8 +298,7 @@ ctl_status(int argc, char **argv, char **text)
     }
     fd = ctl_connect();
     wait_at_most(fd, STATUS_S);
-    *text = ctl_text(fd, &ask, len);
-    doc = json_loads(*text, 0, NULL);
+    doc = ctl_document(fd, &ask, len, text);
     nodes = json_object_get(doc, "nodes");
     if (!json_is_array(nodes))
         ctl_die("malformed status from tailnetd");
@@ -247,6 +311,7 @@ void
 ctl_snapshot(int fd, const char *node, struct tn_snap *s)
 {
     struct tn_admin_node ask = {.h = {.type = TN_ADMIN_SUBSCRIBE}};
+    const int want = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
     struct pollfd p = {.fd = fd, .events = POLLIN};
     struct tn_admin_snapshot got;
     struct tn_admin_head ok;
@@ -269,7 +334,7 @@ ctl_snapshot(int fd, const char *node, struct tn_snap *s)
         got.h.type != TN_ADMIN_SNAPSHOT || nfds != 1)
         ctl_die("malformed answer from tailnetd");
     seals = fcntl(fds[0], F_GET_SEALS);
-    if (seals == -1 || !(seals & F_SEAL_SHRINK) || fstat(fds[0], &st) != 0)
+    if (seals == -1 || (seals & want) != want || fstat(fds[0], &st) != 0)
         ctl_die("the snapshot of \"%s\" is not sealed", node);
     map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fds[0], 0);
     if (map == MAP_FAILED)

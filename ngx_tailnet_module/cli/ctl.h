@@ -42,8 +42,15 @@ int ctl_connect(void);
 size_t ctl_ask(int fd, void *msg, size_t len, unsigned want, void *buf,
     size_t size, int *fds, size_t *nfds);
 
-/* ctl_text(fd, msg, len): the document of a TEXT answer, for free(). */
-char *ctl_text(int fd, void *msg, size_t len);
+/*
+ * ctl_document(fd, msg, len, text): the document of a TEXT answer, for
+ * json_decref(), and its ${text}, for free().  Both may go to a terminal.  NULL
+ * when it is malformed.
+ */
+json_t *ctl_document(int fd, void *msg, size_t len, char **text);
+
+/* ctl_put(s): prints what somebody chose, control characters as "?". */
+void ctl_put(struct tn_str s);
 
 /*
  * ctl_status(argc, argv, text): the status of the node that argv[1] names, or

@@ -14,6 +14,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Anything else could be a line of its own, or another name in it. */
+static bool
+is_hostname(struct tn_str s)
+{
+    static const char chars[] = "abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
+    size_t i;
+
+    for (i = 0; i < s.len && memchr(chars, s.p[i], sizeof(chars) - 1); i++)
+        ;
+    return i == s.len && s.len > 0;
+}
+
 static void
 print_hosts(FILE *f, const struct tn_snap *s)
 {
@@ -24,6 +37,10 @@ print_hosts(FILE *f, const struct tn_snap *s)
 
     fputs("127.0.0.1 localhost\n::1 localhost\n", f);
     while (tn_snap_next(s, &cursor, &p) == 0) {
+        if (!is_hostname(p.host))
+            continue;
+        if (!is_hostname(p.name))
+            p.name.len = 0;
         for (i = 0; i < p.naddrs; i++) {
             tn_addr_format(&p.addrs[i], addr);
             fprintf(f, "%s %.*s %.*s\n", addr, (int)p.name.len, p.name.p,

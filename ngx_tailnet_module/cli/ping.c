@@ -14,8 +14,8 @@
 static bool
 ping_once(int fd, struct tn_admin_ping *ask)
 {
-    char *text = ctl_text(fd, ask, sizeof(*ask));
-    json_t *doc = json_loads(text, 0, NULL);
+    char *text;
+    json_t *doc = ctl_document(fd, ask, sizeof(*ask), &text);
     const json_t *ms = json_object_get(doc, "ms");
     const char *endpoint = json_string_value(json_object_get(doc, "endpoint"));
     const char *error = json_string_value(json_object_get(doc, "error"));

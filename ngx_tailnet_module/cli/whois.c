@@ -64,23 +64,34 @@ print_json(const struct tn_peer *p)
 }
 
 static void
+print_row(const char *name, struct tn_str s)
+{
+    printf("%-11s", name);
+    ctl_put(s);
+}
+
+static void
 print_table(const struct tn_peer *p)
 {
     char buf[TN_ADDR_STRLEN];
     unsigned i;
 
-    printf("node       %.*s\n", (int)p->name.len, p->name.p);
-    printf("addresses ");
+    print_row("node", p->name);
+    fputs("\naddresses ", stdout);
     for (i = 0; i < p->naddrs; i++) {
         tn_addr_format(&p->addrs[i], buf);
         printf(" %s", buf);
     }
     putchar('\n');
-    if (p->flags & TN_PEER_TAGGED)
-        printf("tags       %.*s\n", (int)p->tags.len, p->tags.p);
-    else if (p->login.len > 0)
-        printf("user       %.*s (%.*s)\n", (int)p->login.len, p->login.p,
-            (int)p->user_name.len, p->user_name.p);
+    if (p->flags & TN_PEER_TAGGED) {
+        print_row("tags", p->tags);
+        putchar('\n');
+    } else if (p->login.len > 0) {
+        print_row("user", p->login);
+        fputs(" (", stdout);
+        ctl_put(p->user_name);
+        puts(")");
+    }
     if (p->flags & TN_PEER_SHARED)
         printf("shared     from another tailnet\n");
     if (p->flags & TN_PEER_EXPIRED)

@@ -7,7 +7,9 @@
  *   fake_tailnetd serve SOCKET NODE
  *       is tailnetd for an nginx.  Listening sockets are of this network
  *       namespace.  Prints "ready", then reads commands:
- *         snapshot GENERATION FILE [unsealed]   publish FILE as it is
+ *         snapshot GENERATION FILE [HOW]        publish FILE as it is, all its
+ *                                               seals on; HOW: "unsealed", or
+ *                                               "writable", of one length
  *         nofd GENERATION                       a message without a file
  *         short                                 a message that is cut off
  *       and answers each with "sent N", the number of subscribers.  It ends
@@ -249,7 +251,7 @@ serve_conn(size_t i)
 }
 
 static int
-memory_file(const char *path, bool seal)
+memory_file(const char *path, int seals)
 {
     static char buf[1 << 20];
     int fd = memfd_create("snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -264,9 +266,7 @@ memory_file(const char *path, bool seal)
     if (write(fd, buf, n) != (ssize_t)n) {
         die("write");
     }
-    if (seal &&
-        fcntl(fd, F_ADD_SEALS,
-            F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    if (fcntl(fd, F_ADD_SEALS, seals) != 0) {
         die("seal");
     }
     return fd;
@@ -283,7 +283,11 @@ command(const char *line)
 
     if (sscanf(line, "snapshot %" SCNu64 " %4095s %15s", &generation, path,
             how) >= 2) {
-        current = memory_file(path, how[0] == '\0');
+        current = memory_file(path,
+            strcmp(how, "unsealed") == 0 ? 0
+            : strcmp(how, "writable") == 0
+                ? F_SEAL_SHRINK | F_SEAL_GROW
+                : F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
         if (keep != -1) {
             close(keep);
         }
