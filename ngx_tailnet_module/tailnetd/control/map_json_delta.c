@@ -344,8 +344,7 @@ parse_filter(const struct map_json_cursor *doc, struct map_delta *d)
                 "a name longer than NETMAP_MAX_STRING (%d bytes)",
                 NETMAP_MAX_STRING);
         }
-        if (!(d->clear_chunks && strcmp(name, "*") == 0) &&
-            parse_chunk(&e, name, d) != 0) {
+        if (strcmp(name, "*") != 0 && parse_chunk(&e, name, d) != 0) {
             return -1;
         }
     }

@@ -282,7 +282,7 @@ collect_chunks(const struct map_json_cursor *one,
     }
     json_object_foreach((json_t *)many->json, name, value)
     {
-        if (!json_is_null(value)) {
+        if (!json_is_null(value) && strcmp(name, "*") != 0) {
             chunks[(*n)++] = (struct chunk){
                 map_json_member(many, name), name, 0};
         }
