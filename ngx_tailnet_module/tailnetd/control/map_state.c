@@ -278,6 +278,7 @@ drop_peers(struct map_state *s)
 static void
 patch(struct map_state *s, struct map_patch *p)
 {
+    static const uint8_t none[32];
     uint32_t slot = map_claim_find(s, p->id);
     struct netmap_node *row, *to = &p->to;
     struct map_grave *g;
@@ -307,9 +308,9 @@ patch(struct map_state *s, struct map_patch *p)
         to->caps = NULL;
         to->ncaps = 0;
     }
-    if (to->has_disco) {
+    if (to->has_disco) { /* a zero key: it has none any more */
         memcpy(row->disco, to->disco, sizeof(row->disco));
-        row->has_disco = true;
+        row->has_disco = memcmp(row->disco, none, sizeof(none)) != 0;
     }
     if (to->has_key && memcmp(row->key, to->key, sizeof(row->key)) != 0) {
         map_follow_anew(s, slot);
