@@ -56,90 +56,15 @@ parse_peers(const struct map_json_cursor *doc, struct netmap *nm)
     return 0;
 }
 
-/* A user and where it came from, to sort by ID and place. */
-struct profile {
-    struct netmap_user user;
-    size_t index;
-};
-
-static int
-by_id(const void *a, const void *b)
-{
-    const struct profile *x = a, *y = b;
-
-    if (x->user.id != y->user.id) {
-        return x->user.id < y->user.id ? -1 : 1;
-    }
-    return (x->index > y->index) - (x->index < y->index);
-}
-
-/* Profiles are merged by ID: of two, the later one counts. */
-static void
-merge_users(const struct map_json_cursor *m, struct profile *list, size_t n,
-    struct netmap *nm)
-{
-    struct map_json_cursor e;
-    size_t i;
-
-    qsort(list, n, sizeof(list[0]), by_id);
-    for (i = 0; i < n; i++) {
-        if (i + 1 < n && list[i].user.id == list[i + 1].user.id) {
-            e = map_json_element(m, list[i].index);
-            map_json_warn(&e,
-                "the same user as UserProfiles[%zu], which counts",
-                list[i + 1].index);
-            free(list[i].user.login);
-            free(list[i].user.name);
-            free(list[i].user.pic);
-            continue;
-        }
-        nm->users[nm->nusers++] = list[i].user;
-    }
-}
-
-static int
-parse_users(const struct map_json_cursor *doc, struct netmap *nm)
-{
-    struct map_json_cursor m = map_json_member(doc, "UserProfiles"), e;
-    struct profile *list;
-    size_t i, n;
-    int rc = 0;
-
-    if (map_json_list(&m, NETMAP_MAX_USERS, "NETMAP_MAX_USERS", &n) != 0) {
-        return -1;
-    }
-    if (n == 0) {
-        return 0;
-    }
-    list = calloc(n, sizeof(list[0]));
-    nm->users = calloc(n, sizeof(nm->users[0]));
-    if (list == NULL || nm->users == NULL) {
-        free(list);
-        return map_json_no_memory(doc->err);
-    }
-    for (i = 0; i < n && rc == 0; i++) {
-        e = map_json_element(&m, i);
-        list[i].index = i;
-        rc = map_json_user(&e, &list[i].user);
-    }
-    if (rc == 0) {
-        merge_users(&m, list, n, nm);
-    } else {
-        for (; nm->nusers < i; nm->nusers++) { /* for netmap_free() */
-            nm->users[nm->nusers] = list[nm->nusers].user;
-        }
-    }
-    free(list);
-    return rc;
-}
-
 static int
 parse_document(const struct map_json_cursor *doc, struct netmap *nm)
 {
-    struct map_json_cursor domain = map_json_member(doc, "Domain");
+    struct map_json_cursor domain = map_json_member(doc, "Domain"),
+                           users = map_json_member(doc, "UserProfiles");
 
     return map_json_object(doc) != 0 || parse_self(doc, nm) != 0 ||
-                   parse_peers(doc, nm) != 0 || parse_users(doc, nm) != 0 ||
+                   parse_peers(doc, nm) != 0 ||
+                   map_json_users(&users, NULL, &nm->users, &nm->nusers) != 0 ||
                    map_json_string(&domain, &nm->domain) != 0 ||
                    map_json_rules(doc, nm) != 0 || map_json_claims(doc, nm) != 0
                ? -1

@@ -247,48 +247,11 @@ parse_peers(const struct map_json_cursor *doc, struct map_delta *d)
 /* ---- users ---- */
 
 static int
-by_id(const void *a, const void *b)
-{
-    const struct netmap_user *x = a, *y = b;
-
-    return (x->id > y->id) - (x->id < y->id);
-}
-
-static int
 parse_users(const struct map_json_cursor *doc, struct map_delta *d)
 {
-    struct map_json_cursor m = map_json_member(doc, "UserProfiles"), e;
-    size_t i, n, kept = 0;
+    struct map_json_cursor m = map_json_member(doc, "UserProfiles");
 
-    if (map_json_list(&m, NETMAP_MAX_USERS, "NETMAP_MAX_USERS", &n) != 0) {
-        return -1;
-    }
-    d->users = calloc(n + 1, sizeof(d->users[0]));
-    if (d->users == NULL) {
-        return map_json_no_memory(doc->err);
-    }
-    for (i = 0; i < n; i++) {
-        e = map_json_element(&m, i);
-        if (map_json_user(&e, &d->users[d->nusers]) == 0) {
-            d->nusers++;
-            continue;
-        }
-        netmap_user_clear(&d->users[d->nusers]);
-        memset(&d->users[d->nusers], 0, sizeof(d->users[0]));
-        if (forgive(doc->err) != 0) {
-            return -1;
-        }
-    }
-    qsort(d->users, d->nusers, sizeof(d->users[0]), by_id);
-    for (i = 0; i < d->nusers; i++) {
-        if (kept > 0 && d->users[kept - 1].id == d->users[i].id) {
-            netmap_user_clear(&d->users[i]);
-        } else {
-            d->users[kept++] = d->users[i];
-        }
-    }
-    d->nusers = kept;
-    return 0;
+    return map_json_users(&m, forgive, &d->users, &d->nusers);
 }
 
 /* ---- filter ---- */

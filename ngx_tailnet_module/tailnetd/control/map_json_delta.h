@@ -72,7 +72,7 @@ struct map_delta {
     struct map_patch *patches; /* in the order they apply */
     size_t npatches;
     struct netmap_user *users; /* sorted by ID, unique */
-    size_t nusers;
+    unsigned nusers;
     char *domain; /* "": not said */
     bool has_rules, clear_chunks;
     struct map_chunk *chunks; /* in the order they apply */

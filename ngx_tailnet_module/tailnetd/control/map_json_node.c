@@ -421,8 +421,8 @@ map_json_node(
                : 0;
 }
 
-int
-map_json_user(const struct map_json_cursor *c, struct netmap_user *user)
+static int
+parse_user(const struct map_json_cursor *c, struct netmap_user *user)
 {
     struct map_json_cursor id;
 
@@ -440,4 +440,78 @@ map_json_user(const struct map_json_cursor *c, struct netmap_user *user)
         return map_json_fail(&id, "an integer other than 0 expected");
     }
     return 0;
+}
+
+/* A user and where it came from, to sort by ID and place. */
+struct profile {
+    struct netmap_user user;
+    size_t index;
+};
+
+static int
+by_id(const void *a, const void *b)
+{
+    const struct profile *x = a, *y = b;
+
+    if (x->user.id != y->user.id) {
+        return x->user.id < y->user.id ? -1 : 1;
+    }
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The ${n} of ${list} into ${users}; of two of one ID, the later one. */
+static void
+merge_users(const struct map_json_cursor *m, struct profile *list, size_t n,
+    struct netmap_user *users, unsigned *nusers)
+{
+    struct map_json_cursor e;
+    size_t i;
+
+    qsort(list, n, sizeof(list[0]), by_id);
+    for (i = 0; i < n; i++) {
+        if (i + 1 < n && list[i].user.id == list[i + 1].user.id) {
+            e = map_json_element(m, list[i].index);
+            map_json_warn(&e,
+                "the same user as UserProfiles[%zu], which counts",
+                list[i + 1].index);
+            netmap_user_clear(&list[i].user);
+            continue;
+        }
+        users[(*nusers)++] = list[i].user;
+    }
+}
+
+int
+map_json_users(const struct map_json_cursor *m,
+    int (*forgive)(struct map_json_error *err), struct netmap_user **users,
+    unsigned *n)
+{
+    struct map_json_cursor e;
+    struct profile *list;
+    size_t i, all, kept = 0;
+    int rc = 0;
+
+    if (map_json_list(m, NETMAP_MAX_USERS, "NETMAP_MAX_USERS", &all) != 0) {
+        return -1;
+    }
+    list = calloc(all + 1, sizeof(list[0]));
+    *users = calloc(all + 1, sizeof((*users)[0]));
+    if (list == NULL || *users == NULL) {
+        free(list);
+        return map_json_no_memory(m->err);
+    }
+    for (i = 0; i < all && rc == 0; i++) {
+        e = map_json_element(m, i);
+        list[kept].index = i;
+        if (parse_user(&e, &list[kept].user) == 0) {
+            kept++;
+            continue;
+        }
+        netmap_user_clear(&list[kept].user);
+        memset(&list[kept], 0, sizeof(list[kept]));
+        rc = forgive == NULL ? -1 : forgive(m->err);
+    }
+    merge_users(m, list, kept, *users, n);
+    free(list);
+    return rc;
 }

@@ -22,7 +22,14 @@ int map_json_caps(const struct map_json_cursor *c, struct netmap_node *node);
 int map_json_endpoints(
     const struct map_json_cursor *c, struct netmap_node *node);
 
-/* Same for a UserProfile. */
-int map_json_user(const struct map_json_cursor *c, struct netmap_user *user);
+/*
+ * map_json_users(m, forgive, users, n): the list ${m} of UserProfiles, sorted
+ * by ID; of two with one ID the later counts.  A bad one is left out when
+ * ${forgive} takes its mistake (returns 0), else it fails.  Returns 0, or -1
+ * and has reported why; ${*users} is the caller's to free in both cases.
+ */
+int map_json_users(const struct map_json_cursor *m,
+    int (*forgive)(struct map_json_error *err), struct netmap_user **users,
+    unsigned *n);
 
 #endif
