@@ -424,6 +424,10 @@ test_limits(void **state)
     }
     assert_null(map_json_parse("", MAP_JSON_MAX_TEXT + 1u, &err));
     assert_non_null(strstr(err.text, "MAP_JSON_MAX_TEXT"));
+    text = repeat("{\"x\":[", 400000, "{}", "]}");
+    assert_null(map_json_parse(text, strlen(text), &err));
+    assert_non_null(strstr(err.text, "MAP_JSON_MAX_TREE"));
+    free(text);
 }
 
 /* More warnings than are kept are counted. */

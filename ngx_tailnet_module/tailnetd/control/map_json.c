@@ -78,12 +78,19 @@ parse_document(const struct map_json_cursor *doc, struct netmap *nm)
  */
 static json_malloc_t watched_malloc;
 static bool watched_failed;
+static size_t watched_left; /* of MAP_JSON_MAX_TREE */
 
 static void *
 watch_malloc(size_t size)
 {
-    void *p = watched_malloc(size);
+    void *p;
 
+    if (size > watched_left) {
+        watched_left = 0;
+        return NULL;
+    }
+    watched_left -= size;
+    p = watched_malloc(size);
     watched_failed = watched_failed || p == NULL;
     return p;
 }
@@ -104,6 +111,7 @@ map_json_load(const char *text, size_t len, struct map_json_error *err)
     }
     json_get_alloc_funcs(&watched_malloc, &old_free);
     watched_failed = false;
+    watched_left = MAP_JSON_MAX_TREE(len);
     json_set_alloc_funcs(watch_malloc, old_free);
     root = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
     json_set_alloc_funcs(watched_malloc, old_free);
@@ -111,6 +119,12 @@ map_json_load(const char *text, size_t len, struct map_json_error *err)
         json_decref(root);
         root = NULL;
         map_json_no_memory(err);
+    } else if (watched_left == 0) {
+        json_decref(root);
+        root = NULL;
+        map_json_fail(&doc,
+            "needs more memory than MAP_JSON_MAX_TREE (%zu bytes)",
+            MAP_JSON_MAX_TREE(len));
     } else if (root == NULL) {
         err->line = e.line < 1 ? 1 : e.line;
         err->column = e.column;

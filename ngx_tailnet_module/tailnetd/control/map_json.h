@@ -12,10 +12,13 @@
 
 #include "../engine/netmap.h"
 
-#define MAP_JSON_MAX_TEXT     (256u << 20) /* bytes of one document */
-#define MAP_JSON_MAX_WARNINGS 16           /* kept; all are counted */
-#define MAP_JSON_PATH_LEN     256
-#define MAP_JSON_TEXT_LEN     512
+#define MAP_JSON_MAX_TEXT (256u << 20) /* bytes of one document */
+/* Bytes of memory for the tree of ${len} bytes of text: real ones take 7 times
+ * their text, empty objects 75 times. */
+#define MAP_JSON_MAX_TREE(len) ((64u << 20) + 8 * (size_t)(len))
+#define MAP_JSON_MAX_WARNINGS  16 /* kept; all are counted */
+#define MAP_JSON_PATH_LEN      256
+#define MAP_JSON_TEXT_LEN      512
 
 /* What map_json_parse() has to say; set whatever it returns. */
 struct map_json_error {
