@@ -474,6 +474,12 @@ test_shown(void **state)
     strcpy(text, "{\"PacketFilters\":{\"a\\nb\":7}}");
     assert_null(map_json_parse(text, strlen(text), &err));
     assert_string_equal(err.text, "PacketFilters.a?b: a list expected");
+
+    p = stpcpy(text, "{\"PacketFilters\":{\"");
+    memset(p, 'a', 63);
+    strcpy(p + 63, "\xc3\xa9\":7}}");
+    assert_null(map_json_parse(text, strlen(text), &err));
+    assert_non_null(strstr(err.text, "aa?: a list expected"));
 }
 
 /* ---- users ---- */

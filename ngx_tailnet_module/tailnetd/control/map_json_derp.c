@@ -273,8 +273,7 @@ int
 map_json_derp(const struct map_json_cursor *c, const struct netmap_derp *before,
     struct netmap_derp **out)
 {
-    struct map_json_cursor regions,
-        omit = map_json_member(c, "OmitDefaultRegions");
+    struct map_json_cursor regions;
     struct netmap_derp *d;
     int rc;
 
@@ -293,8 +292,7 @@ map_json_derp(const struct map_json_cursor *c, const struct netmap_derp *before,
     } else {
         rc = 0;
     }
-    if (rc != 0 || map_json_bool(&omit, &d->omit_default) != 0 ||
-        parse_scores(c, before, d) != 0) {
+    if (rc != 0 || parse_scores(c, before, d) != 0) {
         netmap_derp_free(d);
         return -1;
     }

@@ -326,8 +326,9 @@ parse_tags(const struct map_json_cursor *c, struct netmap_node *node)
             return -1;
         }
         node->ntags++;
+        /* They are joined with commas for whoever looks for one. */
         if (strncmp(node->tags[i], "tag:", 4) != 0 ||
-            node->tags[i][4] == '\0') {
+            node->tags[i][4] == '\0' || strchr(node->tags[i], ',') != NULL) {
             return map_json_fail(&e, "%s is not \"tag:\" and a name",
                 map_json_show(shown, node->tags[i], strlen(node->tags[i])));
         }

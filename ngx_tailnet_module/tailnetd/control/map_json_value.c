@@ -39,13 +39,33 @@ map_json_path(const struct map_json_at *at, char *buf, size_t size)
     return used < size ? used : size - 1;
 }
 
-/* Names of objects are the sender's: nothing of a path may break a log line. */
+/* How many bytes of UTF-8 are at ${s}; 0: a part of a character. */
+static size_t
+whole(const char *s)
+{
+    unsigned char c = (unsigned char)*s;
+    size_t i, n = c < 0x80 ? 1 : c < 0xc0 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+
+    for (i = 1; i < n; i++) {
+        if (((unsigned char)s[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return n;
+}
+
+/* Names of objects are the sender's: nothing of a path may break a log line,
+ * nor a character that was cut the status. */
 static void
 tame(char *s)
 {
-    for (; *s != '\0'; s++) {
-        if ((unsigned char)*s < 0x20 || *s == 0x7f) {
+    size_t n;
+
+    for (; *s != '\0'; s += n) {
+        n = whole(s);
+        if (n == 0 || (unsigned char)*s < 0x20 || *s == 0x7f) {
             *s = '?';
+            n = 1;
         }
     }
 }

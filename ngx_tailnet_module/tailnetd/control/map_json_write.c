@@ -452,7 +452,6 @@ begin(struct map_json_writer *w)
     }
     name(o, "DERPMap");
     open_with(o, "{");
-    flag(o, "OmitDefaultRegions", w->nm->derp->omit_default);
     name(o, "Regions");
     open_with(o, "{");
     w->stage = REGIONS;

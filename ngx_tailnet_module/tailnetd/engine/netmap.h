@@ -133,7 +133,6 @@ struct netmap_region {
 struct netmap_derp {
     struct netmap_region *regions;
     unsigned nregions;
-    bool omit_default;
 };
 
 /*
