@@ -159,6 +159,12 @@ for my $kind (qw(bind directive log)) {
 open my $key, '<', $t->testdir . '/lab.key' or die "lab.key: $!";
 flock $key, LOCK_EX or die "lab.key: $!";
 ok(fail_reload('key'), 'key: a reload fails');
+my $mark = $t->log_mark;
+$t->signal_nginx('USR2');
+ok($t->wait_for_log($fails{key}, 10, from => $mark),
+    'key: so does a new binary');
+ok(Test::Tailnet::Process::until_true(10,
+    sub { ($t->pid_of('nginx.pid') // 0) == $t->master }), 'key: it ends');
 close $key;
 is(web, 1, 'key: the old configuration rules');
 unchanged($before, 'key: tailnetd and nginx have what they had');
@@ -193,7 +199,7 @@ shake();
 is(lab, 5, 'it serves');
 $big = $t->fetch('bob', 'http://100.64.0.2/big', rate => '4M', timeout => 60);
 ok($big->wait_received(1 << 20, 10), 'a download there');
-my $mark = $t->log_mark;
+$mark = $t->log_mark;
 reloaded('a reload removes it', version => 6);
 is(web, 6, 'the other node serves');
 like(lab, $refused, 'the removed one refuses');

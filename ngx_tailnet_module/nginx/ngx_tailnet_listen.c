@@ -158,9 +158,9 @@ ngx_tailnet_listen_init_conf(ngx_cycle_t *cycle, ngx_tailnet_conf_t *tcf)
     old = ngx_tailnet_listen_old(cycle);
     rc = ngx_tailnet_cycle_open(cycle, tcf, old);
 
-    if (rc == NGX_DECLINED && old) {
+    if (rc == NGX_DECLINED && (old || ngx_inherited)) {
 
-        /* the cycle before has what this one could not get */
+        /* the cycle or binary before has what this one could not get */
 
         ngx_log_error(NGX_LOG_EMERG, cycle->log, 0, "tailnet: %s", tcf->why);
         return NGX_ERROR;
