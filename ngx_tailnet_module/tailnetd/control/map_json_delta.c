@@ -389,8 +389,7 @@ parse_notices(const struct map_json_cursor *doc, struct map_delta *d)
     }
     json_object_foreach(map, id, v)
     {
-        if (!(d->clear_notices && strcmp(id, "*") == 0) &&
-            d->nnotices < MAP_DELTA_MAX_NOTICES) {
+        if (strcmp(id, "*") != 0 && d->nnotices < MAP_DELTA_MAX_NOTICES) {
             rc |= add_notice(d, id, v);
         }
     }
