@@ -199,7 +199,8 @@ subtest 'ping' => sub {
     fails($t->ctl('ping', 'nonode/alice'), 1, qr/no node "nonode"/,
         'no such node');
     fails($t->ctl('ping', @$_), 2, qr/ping takes/, "ping @$_")
-        for [], ['a', 'b'], ['-c', '0', 'alice'], ['-c', 'x', 'alice'];
+        for [], ['a', 'b'], ['-c', '0', 'alice'], ['-c', 'x', 'alice'],
+        ['-c', '3x', 'alice'];
 };
 
 subtest 'whois' => sub {

@@ -43,16 +43,18 @@ ping_main(int argc, char **argv)
         .h = {.type = TN_ADMIN_PING}, .timeout_ms = TIMEOUT_MS};
     struct timespec second = {1, 0};
     const char *who;
+    char *end = NULL;
     struct tn_snap snap;
     struct tn_peer peer;
     long count = 1, i;
     int fd, at = 1, answers = 0;
 
     if (argc > 3 && strcmp(argv[1], "-c") == 0) {
-        count = strtol(argv[2], NULL, 10);
+        count = strtol(argv[2], &end, 10);
         at = 3;
     }
-    if (argc != at + 1 || count < 1 || count > COUNT_MAX) {
+    if (argc != at + 1 || (end != NULL && *end != '\0') || count < 1 ||
+        count > COUNT_MAX) {
         ctl_warn("ping takes [-c N] and [NODE/]PEER, a name or address");
         return 2;
     }
